@@ -212,7 +212,7 @@ def test_other_options_are_refused_and_the_difference_is_named(files, tmp_path):
 
 def test_a_file_that_is_not_ours_stays(files, tmp_path):
     (tmp_path / "a.csv").write_text("mine")
-    with pytest.raises(ValueError, match=r"a\.csv: exists, but a\.csv\.json is not beside it"):
+    with pytest.raises(ValueError, match=r"a\.csv: this file exists, but a\.csv\.json does not"):
         write_answers(fake(), files, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "mine"
 
@@ -221,11 +221,11 @@ def test_a_file_that_is_not_ours_stays(files, tmp_path):
     ("out", "options", "words"),
     [
         ("a.txt", {}, r"must be one of \.csv, \.parquet"),
-        ("no/a.csv", {}, "there is no folder"),
+        ("no/a.csv", {}, "the folder .* does not exist"),
         ("a.csv", {"batch": 0}, "batch = 0"),
         ("a.csv", {"top_k": 4}, "top_k = 4"),
         ("a.csv", {"path": "other"}, "no path 'other'"),
-        ("a.csv", {"path": "small", "budget_ms": 1.0}, "give one of them"),
+        ("a.csv", {"path": "small", "budget_ms": 1.0}, "give only one of them"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(files, tmp_path, out, options, words):

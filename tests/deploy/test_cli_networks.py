@@ -60,7 +60,7 @@ def test_runs_become_one_bundle(runs, tmp_path, capsys):
     assert main(["predict", str(out), str(image), "--path", "thin:whole", *ask]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == "thin:whole"
     assert main(["predict", str(out), str(image), "--path", "whole", *ask]) == 2
-    assert "in several networks; name one of" in capsys.readouterr().err
+    assert "is in several networks: give one of" in capsys.readouterr().err
 
 
 def test_what_cannot_be_one_bundle_is_said_in_a_line(runs, tmp_path, capsys):
@@ -74,7 +74,7 @@ def test_what_cannot_be_one_bundle_is_said_in_a_line(runs, tmp_path, capsys):
     for sources, words in (
         ([runs["thin"], tmp_path / "renamed"], "'renamed' cannot be in one bundle with 'thin': their classes are not"),
         ([runs["thin"], larger], "'larger' cannot be in one bundle with 'thin': their images are prepared differently"),
-        ([runs["thin"], runs["other"]], "their runs held out different images (50 and 60)"),
+        ([runs["thin"], runs["other"]], "their held-out images differ (50 and 60 images)"),
         ([runs["thin"], runs["thin"].parent / "." / "thin"], "given twice"),
         ([runs["thin"], runs["deep"] / "model"], "is not a run, unlike the others, so its training images are unknown"),
         ([runs["thin"], runs["deep"], "--format", "onnx"], "--format onnx: accepts one run or network"),

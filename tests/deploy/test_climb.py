@@ -98,10 +98,10 @@ def test_a_step_that_reads_what_is_not_there_is_refused(nested, tmp_path):
     shutil.copytree(nested.folder, folder)
     first = nested.ladder[0].step
     rewrite(folder, lambda v: v["ladder"][1]["step"].update(reads=["elsewhere@1"]))
-    with pytest.raises(ValueError, match="'whole' reads 'elsewhere@1', which no step before it leaves"):
+    with pytest.raises(ValueError, match="'whole' reads 'elsewhere@1', which no earlier step leaves"):
         Bundle.open(folder)
     rewrite(folder, lambda v: v["ladder"][1]["step"].update(reads=["input"], leaves=list(first.leaves)))
-    with pytest.raises(ValueError, match=r"'whole' leaves '.*@1', which is there already"):
+    with pytest.raises(ValueError, match=r"'whole' leaves '.*@1', which already exists"):
         Bundle.open(folder)
     rewrite(folder, lambda v: [rung.update(step=None) for rung in v["ladder"][1:]])
     rewrite(folder, lambda v: v["ladder"][0]["step"].update(files={"onnx": "exit=1.onnx"}))

@@ -137,12 +137,12 @@ def set_field(get, **values):
 
 
 HOSTILE = {
-    "above": (place(location="../model.safetensors"), r"is read from '\.\./model.safetensors'; .* may read are"),
+    "above": (place(location="../model.safetensors"), r"is read from '\.\./model.safetensors'; the allowed files are"),
     "absolute": (place(location="/etc/passwd"), "is read from '/etc/passwd'"),
     "in a folder": (place(location="./model.safetensors"), r"is read from '\./model"),
     "not weights": (place(location="manifest.json"), "is read from 'manifest.json'"),
     "not said": (place(location=None), "is read from ''"),
-    "past the end": (place(offset=str(WEIGHTS - 64)), f"which has {WEIGHTS:,}; its shape needs"),
+    "past the end": (place(offset=str(WEIGHTS - 64)), f"a file of {WEIGHTS:,} bytes; its shape needs"),
     "below 0": (place(offset="-1"), "must be whole numbers"),
     "no number": (place(length="0x10"), "must be whole numbers"),
     "no length": (place(length=None), "must be whole numbers"),
@@ -154,22 +154,28 @@ HOSTILE = {
     "other type": (set_field(external, data_type=10), "has type 10"),
     "text": (set_field(external, data_type=8), "has type 8"),
     "short": (lambda m: m.graph.initializer.add(name="x", data_type=1, dims=[4], raw_data=b"1234"), "needs 16"),
-    "loop": (looped, "holds 'Loop': it must be static"),
-    "graph in an attribute": (hidden_graph, "'then_branch' of node .* must be a number, text or an array"),
+    "loop": (looped, "operator 'Loop', but control flow is not allowed"),
+    "graph in an attribute": (hidden_graph, "'then_branch' of node .* must be a number, a text, or an array"),
     "function": (function, "functions"),
-    "domain": (before_all(node("Relu", [IMAGES], ["x"], domain="com.microsoft")), "holds 'com.microsoft.Relu'"),
-    "operator": (before_all(node("NonZero", [IMAGES], ["x"])), "holds 'NonZero', which is not allowed"),
-    "version": (set_field(lambda m: m.opset_import[0], version=99), r"sets are \[\('', 99\)\]; must be ONNX's own"),
+    "domain": (before_all(node("Relu", [IMAGES], ["x"], domain="com.microsoft")), "operator 'com.microsoft.Relu'"),
+    "operator": (before_all(node("NonZero", [IMAGES], ["x"])), "operator 'NonZero', which is not allowed"),
+    "version": (set_field(lambda m: m.opset_import[0], version=99), r"sets are \[\('', 99\)\]: must be ONNX's own"),
     "two sets": (lambda m: m.opset_import.add(domain="x", version=1), "must be ONNX's own"),
-    "image size": (set_dim("input", 2, 64), r"inputs are 'images' .* must be images, float32 of \(batch, 3, 32, 32\)"),
-    "batch": (set_dim("input", 0, 1), "for batches of 1 only"),
-    "classes": (set_dim("output", 1, 5), r"outputs are 'logits' .* \(batch, 10\)"),
-    "type": (set_field(lambda m: m.graph.input[0].type.tensor_type, elem_type=11), "inputs are 'images' of type 11"),
-    "two inputs": (lambda m: m.graph.input.append(m.graph.input[0]), "it has 2 inputs; must have 1"),
-    "fewer logits": (fewer, r"gives 'logits' of shape \(1, 5\) for one image; must be \(1, 10\)"),
+    "image size": (
+        set_dim("input", 2, 64),
+        r"inputs contain 'images' .* must have name images, type float32, shape \(batch, 3, 32, 32\)",
+    ),
+    "batch": (set_dim("input", 0, 1), "of batch size 1: must allow any batch size"),
+    "classes": (set_dim("output", 1, 5), r"outputs contain 'logits' .* \(batch, 10\)"),
+    "type": (
+        set_field(lambda m: m.graph.input[0].type.tensor_type, elem_type=11),
+        "inputs contain 'images' of type 11",
+    ),
+    "two inputs": (lambda m: m.graph.input.append(m.graph.input[0]), "the graph has 2 inputs: must have 1"),
+    "fewer logits": (fewer, r"'logits' has shape \(1, 5\) for one image: must be \(1, 10\)"),
     "bomb": (
         before_all(constant("n", [10**6, 3, 32, 32]), node("Expand", [IMAGES, "n"], ["x"])),
-        "more than 4,194,304 numbers for one image",
+        "for one image, which is more than 4,194,304 elements",
     ),
     "computed bomb": (
         before_all(
@@ -178,20 +184,23 @@ HOSTILE = {
             node("Mul", ["a", "b"], ["n"]),
             node("Expand", [IMAGES, "n"], ["x"]),
         ),
-        "more than 4,194,304 numbers|shapes do not fit",
+        "more than 4,194,304 elements|shapes in the graph do not fit",
     ),
     "resized bomb": (
         before_all(constant("n", [1, 3, 10**5, 10**5]), node("Resize", [IMAGES, "", "", "n"], ["x"])),
-        "more than 4,194,304 numbers for one image",
+        "for one image, which is more than 4,194,304 elements",
     ),
-    "one name twice": (before_all(node("Relu", [IMAGES], ["x"]), node("Neg", [IMAGES], ["x"])), "names 'x' twice"),
+    "one name twice": (
+        before_all(node("Relu", [IMAGES], ["x"]), node("Neg", [IMAGES], ["x"])),
+        "two values have the name 'x'",
+    ),
     "a weight's name": (
         lambda m: before_all(node("Relu", [IMAGES], [external(m).name]))(m),
-        "names .* twice",
+        "two values have the name .*",
     ),
     "many nodes": (
         before_all(*(node("Identity", [IMAGES], [f"x{i}"]) for i in range(70_000))),
-        "nodes, more than 65,536",
+        "nodes: at most 65,536 are allowed",
     ),
     "numbers of shapes": (
         before_all(
@@ -202,7 +211,7 @@ HOSTILE = {
             *(node("Add", [f"more{i}", f"more{i}"], [f"more{i + 1}"]) for i in range(6)),
             node("Relu", [IMAGES], ["x"]),
         ),
-        "it computes more than 4,194,304 numbers of shapes",
+        "the shapes that the graph computes have more than 4,194,304 elements",
     ),
     "untold": (
         before_all(
@@ -213,7 +222,7 @@ HOSTILE = {
             constant("one", 1),
             node("Range", ["zero", "m", "one"], ["x"]),
         ),
-        "is not known before the graph runs|shapes do not fit",
+        "is not known before the graph runs|shapes in the graph do not fit",
     ),
 }
 
@@ -257,7 +266,7 @@ def test_a_graph_is_checked_once_for_all_runtimes(copied, monkeypatch):
 def test_what_is_no_graph(data, copied):
     (copied / GRAPH).write_bytes(data)
     sealed(copied)
-    with pytest.raises(GraphRefused, match=r"damaged, or not an ONNX file|must be ONNX's own"):
+    with pytest.raises(GraphRefused, match=r"is damaged, or is not an ONNX file|must be ONNX's own"):
         graph_of(copied)
 
 
@@ -268,7 +277,7 @@ def test_no_runtime_is_taken_instead_and_nothing_is_exported(copied, tmp_path, c
     rewritten(copied, HOSTILE["above"][0])
     Image.fromarray(images[0]).save(tmp_path / "x.png")
     assert main(["predict", str(copied), str(tmp_path / "x.png")]) == 2
-    assert "refused, weight" in capsys.readouterr().err
+    assert "is refused: weight" in capsys.readouterr().err
     with pytest.raises(GraphRefused):
         write_repository(Bundle.open(copied), tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
@@ -295,7 +304,7 @@ def test_answers_that_are_not_finite_are_an_error(runtime, copied, tmp_path, ima
     data[header + begin : header + end] = np.full((end - begin) // 4, np.nan, np.float32).tobytes()
     file.write_bytes(data)
     sealed(copied)
-    with pytest.raises(ValueError, match="gives logits that are not finite: it is damaged"):
+    with pytest.raises(ValueError, match="is damaged: its logits are not finite"):
         AnytimePredictor(Bundle.open(copied), runtime, 1)
     Image.fromarray(images[0]).save(tmp_path / "x.png")
     assert main(["predict", str(copied), str(tmp_path / "x.png"), "--runtime", runtime]) == 2
@@ -309,7 +318,7 @@ def test_a_wrong_number_of_answers_is_an_error(bundle, set_times, monkeypatch):
     for wrong in ((2, 5), (2, 20), (2, 10, 1), (1, 10)):
         answer = np.zeros(wrong, np.float32)
         monkeypatch.setattr(predictor.runtime, "prepare", lambda path, batch, answer=answer: lambda x: answer)
-        with pytest.raises(ValueError, match=r"gives \(.*\); must be \(2, 10\), a number for each class"):
+        with pytest.raises(ValueError, match=r"returns shape \(.*\): must be \(2, 10\), one logit for each class"):
             predictor.run_path("whole", x)
 
 
@@ -319,7 +328,7 @@ def test_a_network_of_other_classes_than_the_manifest(copied):
     values["classes"] = values["classes"][:5]
     file.write_text(json.dumps(values))
     sealed(copied)
-    with pytest.raises(ValueError, match="its network has 10 classes, but its manifest names 5"):
+    with pytest.raises(ValueError, match="the network has 10 classes, but the manifest lists 5"):
         open_runtime("torch", Bundle.open(copied), 1).prepare("whole", 1)
 
 

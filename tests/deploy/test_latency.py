@@ -365,7 +365,7 @@ def test_memory_stays_bounded_and_stored_times_give_the_same_estimate():
 
 @pytest.mark.parametrize("profile", [[], [0.0, 1.0], [-1.0], [float("nan")], [float("inf")]])
 def test_profiles_that_cannot_be_are_refused(profile):
-    with pytest.raises(ValueError, match="must be times above 0"):
+    with pytest.raises(ValueError, match="must be one or more finite times above 0"):
         PathLatency(profile, 0.0)
 
 

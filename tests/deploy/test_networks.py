@@ -147,9 +147,9 @@ def test_budgets_choose_among_all_networks(tmp_path, monkeypatch):
 def test_a_short_name_is_enough_if_it_is_unique(several):
     bundle = several[0]
     assert bundle.path("deep:whole") is bundle.path("whole")
-    with pytest.raises(ValueError, match="'x:whole': not in this bundle; there are"):
+    with pytest.raises(ValueError, match="'x:whole' is not in this bundle: give one of"):
         bundle.path("x:whole")
-    with pytest.raises(ValueError, match=r"has several networks; take one of networks: thin, deep"):
+    with pytest.raises(ValueError, match=r"this bundle has several networks; use one of thin, deep"):
         _ = bundle.net
     assert bundle.networks["deep"].net.num_classes == 3
     assert bundle.networks["deep"].statistics is not None
@@ -160,7 +160,7 @@ def test_a_short_name_is_enough_if_it_is_unique(several):
 
 def test_a_text_of_two_networks_must_say_which(tmp_path):
     bundle = Bundle.open(two_networks(tmp_path / "two", link=True))
-    with pytest.raises(ValueError, match="path 'whole': in several networks; name one of a:whole, b:whole"):
+    with pytest.raises(ValueError, match="path 'whole' is in several networks: give one of a:whole, b:whole"):
         bundle.path("whole")
 
 
@@ -186,9 +186,9 @@ def changed(**about: Any) -> dict[str, BundleNetwork]:
 @pytest.mark.parametrize(
     ("about", "words"),
     [
-        ({"classes": ["one", "two", "\x1b]four"]}, r"number 2 is '\\x1b]four' and 'three'"),
-        ({"classes": ["two", "one", "three"]}, "the same classes in another order"),
-        ({"image": {"size": [24, 24]}}, r"prepared differently, size is \(24, 24\) and \(16, 16\)"),
+        ({"classes": ["one", "two", "\x1b]four"]}, r"class 2 is '\\x1b]four' and 'three'"),
+        ({"classes": ["two", "one", "three"]}, "the same classes in different orders"),
+        ({"image": {"size": [24, 24]}}, r"prepared differently \(size is \(24, 24\) and \(16, 16\)"),
         ({"image": {"size": [16, 16], "resize": "pad"}}, "resize is pad and crop"),
         ({"normalisation": {"mean": [0.4] * 3, "std": [0.2] * 3}}, r"mean is \(0.4, 0.4, 0.4\) and"),
     ],
@@ -206,7 +206,7 @@ def test_other_held_out_images_are_refused(tmp_path):
     held = HeldOut([(x, y)])
     for other, words in (
         (None, "one of them has held-out images, and the other has none"),
-        (HeldOut([(x, y)], seed=1), "are split by seeds 1, 0"),
+        (HeldOut([(x, y)], seed=1), "are split by seeds 1 and 0"),
         (HeldOut([(x, y.flip(0))]), "'deep': its images have other labels than those of 'thin'"),
     ):
         both = {"thin": replace(networks["thin"], held_out=held), "deep": replace(networks["deep"], held_out=other)}
@@ -218,10 +218,10 @@ def test_other_held_out_images_are_refused(tmp_path):
 def test_names_of_networks_are_names_of_folders(tmp_path):
     one = changed()["thin"]
     for names, words in (
-        (["../x"], r"network '\.\./x': must be a name of letters"),
-        (["manifest.json"], "must be a name of letters"),
-        (["A", "a"], "network 'a': there are two of this name"),
-        ([], "name at least one"),
+        (["../x"], r"network '\.\./x': the name must consist of 1 to 100 letters"),
+        (["manifest.json"], "the name must consist of 1 to 100 letters"),
+        (["A", "a"], "network 'a': two networks have this name"),
+        ([], "give at least one network"),
     ):
         with pytest.raises(ValueError, match=words):
             write_networks(dict.fromkeys(names, one), tmp_path / "out")
@@ -258,26 +258,29 @@ def two(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v.update(format_version=3), "format_version 3; this polypath reads 1 to 2"),
-        (lambda v: v.update(format_version=1), "format_version 1 has none"),
-        (lambda v: v.update(networks={}), "format_version 2 has some"),
-        (lambda v: v["networks"].update({"../c": v["networks"]["a"]}), r"'\.\./c' is not a folder name"),
-        (lambda v: v["networks"].update(c=v["networks"]["a"]), "'c' has no config.json among the files"),
+        (lambda v: v.update(format_version=3), "format_version = 3: this Polypath reads 1 to 2"),
+        (lambda v: v.update(format_version=1), "format_version 1 must have only one network in f32"),
+        (
+            lambda v: v.update(networks={}),
+            "format_version 2 must have several networks or a precision other than f32",
+        ),
+        (lambda v: v["networks"].update({"../c": v["networks"]["a"]}), r"'\.\./c' cannot be the name of a folder"),
+        (lambda v: v["networks"].update(c=v["networks"]["a"]), "'c' has no file config.json"),
         (lambda v: v["networks"]["a"].pop("family"), r"networks\['a'\] lacks the field 'family'"),
-        (lambda v: v["files"].pop("b/model.safetensors"), "'b' has no model.safetensors among the files"),
+        (lambda v: v["files"].pop("b/model.safetensors"), "'b' has no file model.safetensors"),
         (lambda v: v["files"].update({"a/../x": v["files"]["a/config.json"]}), r"'\.\./x' is not a plain file name"),
         (lambda v: v["files"].update({"a/b/x": v["files"]["a/config.json"]}), "'b/x' is not a plain file name"),
         (lambda v: v["files"].update({"c/x": v["files"]["a/config.json"]}), "'c/x' is not a plain file name"),
-        (lambda v: v["files"].update({"a": v["files"]["a/config.json"]}), "'a' is not a folder name"),
-        (lambda v: v["files"].pop("a/statistics.safetensors"), "'a/statistics.safetensors' is named, but has no"),
-        (lambda v: v["paths"][0].update(network="c"), "'a:column=1' is of network 'c'; there are a, b"),
+        (lambda v: v["files"].update({"a": v["files"]["a/config.json"]}), "'a' cannot be the name of a folder"),
+        (lambda v: v["files"].pop("a/statistics.safetensors"), "'a/statistics.safetensors' is used, but has no"),
+        (lambda v: v["paths"][0].update(network="c"), "'a:column=1' is of network 'c': must be one of a, b"),
         (lambda v: v["paths"][0].pop("network"), "is of network ''"),
-        (lambda v: v["paths"][0].update(network="b"), "'a/column=1.onnx' is named by a path of another network"),
-        (lambda v: v["paths"][0]["files"].update(onnx="held_out.safetensors"), "named by a path of another network"),
-        (lambda v: v.update(paths=[p for p in v["paths"] if p["network"] == "a"]), "no path is of 'b'"),
+        (lambda v: v["paths"][0].update(network="b"), "'a/column=1.onnx' is used by a path of another network"),
+        (lambda v: v["paths"][0]["files"].update(onnx="held_out.safetensors"), "used by a path of another network"),
+        (lambda v: v.update(paths=[p for p in v["paths"] if p["network"] == "a"]), "'b' has no path"),
         (lambda v: v["paths"][0].update(precision="int8"), "precision"),
         (lambda v: v["paths"][0].update(errors={"avx2": {"error": 101}}), r"error = 101: expected a number <= 100"),
-        (lambda v: v["paths"][0].update(name="b:column=1"), "is named twice"),
+        (lambda v: v["paths"][0].update(name="b:column=1"), "two paths have the name"),
     ],
 )
 def test_values_that_cannot_be_are_refused(two, change, words):
@@ -300,13 +303,13 @@ def test_a_graph_reads_weights_of_its_own_network_only(two, location):
     next(entry for entry in external(model).external_data if entry.key == "location").value = location
     file.write_bytes(model.SerializeToString())
     sealed(two)
-    with pytest.raises(GraphRefused, match=f"is read from '{location}'; the files that it may read are model"):
+    with pytest.raises(GraphRefused, match=f"is read from '{location}'; the allowed files are: model"):
         open_runtime("onnxruntime", Bundle.open(two), 1).prepare("a:column=1", 1)
 
 
 def test_a_damaged_file_of_a_network_is_named(two):
     (two / "b" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"b/model\.safetensors: damaged"):
+    with pytest.raises(ValueError, match=r"b/model\.safetensors is damaged"):
         Bundle.open(two)
 
 

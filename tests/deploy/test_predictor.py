@@ -123,8 +123,8 @@ def test_illegal_budgets_are_refused(predictor, images, budget):
 
 def test_other_mistakes_are_refused(predictor, images):
     for arguments, words in (
-        ({"path": "column=9"}, "there are column=1"),
-        ({"path": "whole", "budget_ms": 3.0}, "give one of them"),
+        ({"path": "column=9"}, "give one of column=1"),
+        ({"path": "whole", "budget_ms": 3.0}, "give only one of them"),
         ({"top_k": 11}, "from 1 to 10"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -262,7 +262,7 @@ def test_a_busy_machine_is_told_not_stored_and_measured_again_by_the_next_sessio
     first = AnytimePredictor(bundle, "onnxruntime", threads=1)
     assert first.profile(1)["whole"].p99 == 1.0
     assert caplog.text.count("the machine was busy while times were measured") == len(measured) == 1
-    with pytest.raises(BudgetError, match="measured while the machine was busy: measure again by --profile fresh"):
+    with pytest.raises(BudgetError, match="measured while the machine was busy: measure again with --profile fresh"):
         first.choose(0.5)
     load.clear()
     second = AnytimePredictor(bundle, "onnxruntime", threads=1)
@@ -297,7 +297,7 @@ def test_fresh_and_longer_profiles(bundle, busy, caplog):
         ({}, "the cheapest path needs 3 ms for an image here"),
         (
             {"origin": "stored"},
-            "needs 3 ms for an image here; times were stored by an earlier session: measure again by",
+            "needs 3 ms for an image here; times were stored by an earlier session: measure again with",
         ),
         ({"origin": "busy", "batch": 2}, "for 2 images here; times were measured while the machine was busy: measure"),
         (
@@ -324,7 +324,7 @@ def test_errors_say_what_took_the_time(bundle, set_times, images, monkeypatch):
     with pytest.raises(BudgetError, match=r"needs 1 ms for 3 images here$"):  # just measured, and not in doubt
         predictor.predict(images, budget_ms=0.5)
     stored = AnytimePredictor(bundle, **ask)
-    with pytest.raises(BudgetError, match=r"stored by an earlier session: measure again by --profile fresh, or"):
+    with pytest.raises(BudgetError, match=r"stored by an earlier session: measure again with --profile fresh, or"):
         stored.predict(images, budget_ms=0.5)
     prepared = predictor.prepared
 

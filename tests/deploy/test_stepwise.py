@@ -79,5 +79,5 @@ def test_written_it_runs_in_onnx_runtime(tmp_path):
     np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
     file = tmp_path / "steps" / "end.onnx"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match=r"end\.onnx: damaged"):
+    with pytest.raises(ValueError, match=r"end\.onnx is damaged"):
         Stepwise.open(tmp_path / "steps")

@@ -64,7 +64,7 @@ def test_decoding_a_large_image_ends(branches, monkeypatch):
         raise decoder.DecodingLate(5.0)
 
     monkeypatch.setattr(decoder.Decoder, "apart", late)
-    assert "it was not decoded in time" in look(branches, picture(1), 1e6).message
+    assert "the image was not decoded in time" in look(branches, picture(1), 1e6).message
     assert 0 < asked[0] <= 5.0
 
 

@@ -48,7 +48,7 @@ def test_a_port_that_is_taken_is_told():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken"), serving(Given(), port=port):
+        with pytest.raises(ValueError, match=f"port {port} on 127.0.0.1 is in use"), serving(Given(), port=port):
             raise AssertionError("it serves")
 
 

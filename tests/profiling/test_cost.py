@@ -190,7 +190,7 @@ def test_latency_says_what_was_measured_and_leaves_the_network_as_it_was():
         latency(net, size=16, repeats=0)
     with pytest.raises(ValueError, match="threads = 0"):
         latency(net, size=16, threads=0)
-    with pytest.raises(ValueError, match="'one' names both"):
+    with pytest.raises(ValueError, match="'one' is the name of both"):
         latencies(net, {"one": None}, 16, rivals={"one": rival})
 
 

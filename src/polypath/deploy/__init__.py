@@ -1,6 +1,6 @@
 """Exports trained networks, writes and reads bundles, and classifies images within a time budget.
 
-    bundle = pp.Bundle.open()                              # the pretrained bundle; for others, give the folder
+    bundle = pp.Bundle.open()                              # the pretrained bundle; for another one, give its folder
     predictor = pp.AnytimePredictor(bundle)
     answer = predictor.predict(images, budget_ms=2.0)      # runs the most accurate path that finishes in time
 

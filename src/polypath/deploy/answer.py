@@ -18,7 +18,7 @@ class Answer:
     Attributes:
         probabilities: ``(N, classes)`` float32, calibrated by the path's temperature.
         classes: the class names.
-        path: the path used; if several ran, the last one.
+        path: the path that ran; if several paths ran, the last of them.
         ms: milliseconds from the call to the answer, image decoding included.
         runtime: the runtime that ran the path.
         budget_ms: the budget that was given, if any.
@@ -72,13 +72,13 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Confident(Answer):
-    """An answer in which each image stopped at the first path that was confident enough.
+    """An answer for which each image stopped at the first path that was confident enough.
 
     Attributes:
-        paths: for each of the N images, the name of the path at which it stopped.
+        paths: for each of the N images, the name of the path at which the image stopped.
         sure: whether each image's confidence reached the threshold that bounds the risk, ``(N,)`` bool.
         risk, trust: with probability ``trust`` over the random choice of held-out images, at most a share ``risk`` of
-            the images that stop is classified wrongly.
+            the images for which ``sure`` is true is classified wrongly.
     """
 
     paths: tuple[str, ...]

@@ -1,11 +1,11 @@
-"""Writes answers to many images into one CSV or Parquet file, batch by batch. A new call resumes after a killed one.
+"""Writes answers to many images into one CSV or Parquet file, batch by batch. A new call resumes a stopped one.
 
     predictor = AnytimePredictor(bundle)
     write_answers(predictor, list(files_of(["photos"])), "answers.csv")
 
 Rows are collected in the folder ``answers.csv.part``. ``answers.csv`` appears when it is complete; ``answers.csv.json``
 records the bundle and the options. An answer's last digits may depend on the other images of its batch. So a call that
-resumes keeps only complete batches, and its file equals the file that a single call writes.
+resumes keeps only complete batches. The file then equals the file that a single call writes.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from polypath.storage.lock import FolderLock
 
 COLUMNS = ("file", "class", "probability", "path", "error")
 BATCH = 32
-ROW_GROUP = 10_000  # rows of a Parquet file that are in memory at a time
+ROW_GROUP = 10_000  # number of rows of a Parquet file in memory at a time
 _KINDS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The request that a file of answers belongs to. A later call resumes the file only if its request is the same.
+    """A request to write a file of answers. A later call resumes the file only if both requests are the same.
 
     Attributes:
         bundle, digest: the bundle's name and digest.
@@ -64,7 +64,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Written(Asked):
-    """The contents of the ``.json`` beside a complete file. ``failed`` is the number of images without an answer."""
+    """The contents of the ``.json`` beside a complete file. ``failed`` is the number of images that have no answer."""
 
     failed: int
 
@@ -80,7 +80,7 @@ def write_answers(
     batch: int = BATCH,
     watched: Callable[[range], Iterable[int]] = iter,
 ) -> Written:
-    """Classify image files, and write one row for each, in order, to ``out`` (``.csv`` or ``.parquet``).
+    """Classify image files, and write one row for each file, in order, to ``out`` (``.csv`` or ``.parquet``).
 
     The columns are ``file``, ``class``, ``probability``, ``path``, and ``error`` for an image without an answer. With
     ``top_k`` above 1, ``class_2``, ``probability_2`` and so on follow. If an earlier call with the same arguments was
@@ -88,23 +88,23 @@ def write_answers(
 
     Args:
         path: the name of a path; None means the most accurate path.
-        budget_ms: time budget for each image; images are then answered one by one. Not together with ``path``.
+        budget_ms: time budget for each image; images are then classified one by one. Give either this or ``path``.
         top_k: number of likeliest classes in each row.
-        batch: number of images that are answered together.
-        watched: wraps the iteration over the batches' first indices, to show progress.
+        batch: number of images that are classified together.
+        watched: function that wraps the iteration over the index of each batch's first image, to show progress.
 
     Raises:
-        ValueError: no images, invalid arguments, a file at ``out`` that belongs to other images, other options or
-            another bundle, or that another process is writing.
+        ValueError: there are no images, an argument is invalid, or the file at ``out`` belongs to other images, other
+            options or another bundle, or is being written by another process.
         BudgetError: the cheapest path needs more time than the budget.
     """
     out, size = check_out(out), check("batch", batch, whole(1))
     check_top_k(top_k, predictor.bundle.classes)
     if not files:
-        raise ValueError("no images")
+        raise ValueError("files = []: must contain at least one image file")
     if budget_ms is not None:
         if path is not None:
-            raise ValueError(f"path {path!r} and budget_ms {budget_ms!r}: give one of them")
+            raise ValueError(f"path {path!r} and budget_ms {budget_ms!r} are both given: give only one of them")
         predictor.choose(budget_ms)
     names = [as_unicode(os.fspath(file)) for file in files]
     asked = Asked(
@@ -151,14 +151,14 @@ def check_out(out: str | os.PathLike[str]) -> Path:
     out = Path(out)
     check(f"suffix of {printable(out)}", out.suffix, one_of(*_KINDS))
     if not out.parent.is_dir():
-        raise ValueError(f"{printable(out)}: there is no folder {printable(out.parent)}")
+        raise ValueError(f"{printable(out)}: the folder {printable(out.parent)} does not exist")
     if out.suffix == ".parquet":
-        import pyarrow.parquet  # noqa: F401  (before the work)
+        import pyarrow.parquet  # noqa: F401  (imported here, so that an error comes before the work)
     return out
 
 
 def runtime_of(out: Path) -> str | None:
-    """Return the runtime of existing answers at ``out``, complete or not; None if there are none."""
+    """Return the runtime of the answers at ``out``, complete or not, or None if there are no answers."""
     for file in (_record(out), _work(out) / "asked.json"):
         if file.is_file():
             return read(file, Asked, others=True).runtime
@@ -175,7 +175,7 @@ def _work(out: Path) -> Path:
 
 def _already(out: Path, asked: Asked) -> Written:
     if not _record(out).is_file():
-        raise ValueError(f"{printable(out)}: exists, but {_record(out).name} is not beside it; choose another file")
+        raise ValueError(f"{printable(out)}: this file exists, but {_record(out).name} does not; choose another file")
     _check_same(out, asked, _record(out))
     shutil.rmtree(_work(out), ignore_errors=True)  # from a call that was killed just before its end
     return read(_record(out), Written)
@@ -188,13 +188,13 @@ def _check_same(out: Path, asked: Asked, record: Path) -> None:
     for name, now in asdict(asked).items():
         if earlier[name] != now:
             raise ValueError(
-                f"{printable(out)}: its answers are for {name} = {earlier[name]!r}, not {now!r}; "
-                "give the same, or choose another file"
+                f"{printable(out)}: the answers in this file are for {name} = {earlier[name]!r}, not {now!r}; "
+                "give the same value, or choose another file"
             )
 
 
 class _Rows:
-    """The rows so far, as CSV. An incomplete batch at the end is cut off on opening."""
+    """A CSV file of the rows so far. When it is opened, an incomplete batch at the end is cut off."""
 
     def __init__(self, file: Path, names: Sequence[str], asked: Asked) -> None:
         further = [f"{name}_{i}" for i in range(2, asked.top_k + 1) for name in ("class", "probability")]
@@ -221,8 +221,8 @@ class _Rows:
         self.failed += sum(bool(row[4]) for row in rows if row is not self._head)
 
     def _whole_batches(self, names: Sequence[str], batch: int) -> tuple[int, int, int]:
-        """Return how many rows are in complete batches, how many of these failed, and their size in bytes. File names
-        are compared, since the file may end in garbage after a power cut."""
+        """Return the number of rows in complete batches, the number of failed images among them, and the size of these
+        batches in bytes. File names are compared, since the file may end in garbage after a power cut."""
         kept, failed = (0, 0, 0), 0
         if not self._file.is_file():
             return kept
@@ -244,7 +244,7 @@ class _Rows:
 
 
 class _Lines:
-    """Lines of a file as text; ``read`` counts bytes, ``ended`` says whether the last line ended with a newline."""
+    """A file's lines as text. ``read`` counts bytes, and ``ended`` says whether the last line ended with a newline."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self.read, self.ended = stream, 0, True
@@ -285,7 +285,7 @@ def _row(file: Path, path: str, top: Sequence[tuple[str, float]]) -> list[str]:
 
 
 def _to_parquet(rows: Path, out: Path) -> None:
-    """Write rows as Parquet: probabilities as float32, empty cells as null, all else as text."""
+    """Convert a CSV file to Parquet: probabilities to float32, empty cells to null, all other cells to text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

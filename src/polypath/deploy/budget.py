@@ -1,4 +1,4 @@
-"""Checks time budgets, records how the time is spent, and defines the error for a budget that no path fits."""
+"""Checks time budgets, records how the time is spent, and defines the error for a budget that is too small."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ DOUBT = {
     "stored": "; times were stored by an earlier session",
     "busy": "; times were measured while the machine was busy",
 }
-AGAIN = ": measure again by --profile fresh, or profile(fresh=True) in Python"
+AGAIN = ": measure again with --profile fresh, or with profile(fresh=True) in Python"
 
 
 class BudgetError(ValueError):
-    """No path fits the budget. The message says what takes the time, and what helps.
+    """The error for a budget that is too small for every path. The message states the times and a remedy.
 
     Args:
         budget_ms: the budget.
@@ -28,7 +28,7 @@ class BudgetError(ValueError):
         batch: number of images.
         decoding_ms: time spent on reading, decoding and preparing the images, before a path could begin.
         waiting_ms: time spent waiting for the disk, or while other programs had the processor.
-        origin: where the measured times behind ``needs_ms`` come from.
+        origin: the origin of the measured times from which ``needs_ms`` is computed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Spent:
 
     Args:
         budget_ms: the budget.
-        start: when the budget began to count, by ``time.perf_counter()``.
+        start: the time at which the budget began to count (``time.perf_counter()``).
         decoding_ms: time spent on decoding so far.
         fixed: whether the deadline is fixed, so that ``waive`` does not move it.
     """
@@ -78,11 +78,11 @@ class Spent:
 
     @property
     def deadline(self) -> float:
-        """When the budget is used up, by ``time.perf_counter()``."""
+        """The time at which the budget is used up (``time.perf_counter()``)."""
         return self.start + 1e-3 * self.budget_ms
 
     def waive(self, seconds: float) -> None:
-        """Exclude these seconds of one-time work from the budget."""
+        """Exclude these seconds of one-time work from the budget, unless the deadline is fixed."""
         if not self.fixed:
             self.start += seconds
 
@@ -104,7 +104,7 @@ class Spent:
             self.decoding_ms += 1e3 * (time.thread_time() - begun)
 
     def refusal(self, needs_ms: float, batch: int, origin: Origin) -> BudgetError:
-        """Return the error for a path that no longer fits."""
+        """Return the error for a path that no longer fits the budget."""
         spent = self.ms
         decoding = min(self.decoding_ms, spent)
         parts = {"decoding_ms": decoding, "waiting_ms": spent - decoding}
@@ -115,6 +115,6 @@ def check_budget(budget_ms: float) -> float:
     """Return the budget as a float.
 
     Raises:
-        ValueError: it is not a finite number above 0.
+        ValueError: the budget is not a finite number above 0.
     """
     return float(check("budget_ms", budget_ms, number(above=0)))

@@ -1,13 +1,13 @@
 """Reads bundles. A bundle is a read-only folder with a static graph for each path of a network.
 
-config.json, model.safetensors, README.md    the network, as :mod:`polypath.storage.saving` writes it
+config.json, model.safetensors, README.md    the network, written by :mod:`polypath.storage.saving`
 statistics.safetensors                       each path's recalibrated batch-norm statistics
 NAME.onnx                                    a path's graph; its weights are in the two safetensors files above
-step-N.onnx                                  for step N of the ladder, the part of its path that no earlier step runs
+step-N.onnx                                  graph of the ladder's step N: the part of its path not run by earlier steps
 held_out.safetensors                         answers to held-out images, for stopping by confidence
 manifest.json                                accuracy, calibration, costs, times, checksums
 
-If there are several networks, each has its own folder, named after it, with its config, weights, statistics and graphs.
+If there are several networks, the config, weights, statistics and graphs of each are in a folder named after it.
 
 docs/bundle.md describes the format.
 """
@@ -61,7 +61,7 @@ class Bundle:
         The folder of a saved network works too. The bundle then has the network's named paths, and torch runs them.
 
         Args:
-            verify: compare every file with its checksum.
+            verify: whether to compare every file with its checksum.
 
         Raises:
             ValueError: the folder is not a bundle, a file is damaged or missing, or the format's version is too new.
@@ -83,7 +83,7 @@ class Bundle:
         The errors of the paths are read from the network's table of paths, if it has one.
 
         Raises:
-            ValueError: the folder is not a saved network, or does not say how images are prepared.
+            ValueError: the folder is not a saved network, or its config does not state how images are prepared.
         """
         from polypath.profiling.cost import costs
         from polypath.storage.loading import load
@@ -93,8 +93,8 @@ class Bundle:
         config = net.config
         if not config.get("normalisation") or not config.get("image"):
             raise ValueError(
-                f"{place}: this network does not say the size and normalisation of its images; save it with "
-                "image_size, mean and std"
+                f"{place}: the network's config does not state the size and normalisation of images; save the network "
+                "with image_size, mean and std"
             )
         prep = preparation(config)
         manifests.check_scale(prep)
@@ -180,24 +180,24 @@ class Bundle:
         """Return the path with this name, or with this canonical text if only one network has such a path.
 
         Raises:
-            ValueError: there is no such path, or there are several. The message lists the names.
+            ValueError: no network has such a path, or several networks have one. The message lists the names.
         """
         own = [path for path in self.paths if name == path.name]
         texts = [path for path in self.paths if name == path.text]
         if found := own or [path for path in texts if path.precision == "f32"] or texts:
             if len(found) == 1:
                 return found[0]
-            raise ValueError(f"path {name!r}: in several networks; name one of {listed([p.name for p in found])}")
-        raise ValueError(f"path {name!r}: not in this bundle; there are {listed([p.name for p in self.paths])}")
+            raise ValueError(f"path {name!r} is in several networks: give one of {listed([p.name for p in found])}")
+        raise ValueError(f"path {name!r} is not in this bundle: give one of {listed([p.name for p in self.paths])}")
 
     @cached_property
     def graphs(self) -> Graphs:
-        """The bundle's ONNX files. Each is checked only once, even if several runtimes read it."""
+        """The bundle's ONNX files. Each file is checked only once, even if several runtimes read it."""
         return Graphs(self.folder, self.manifest)
 
     @cached_property
     def networks(self) -> Mapping[str, StoredNetwork]:
-        """The networks by name. If there is only one, its name is ``""``."""
+        """The networks by name. If there is only one network, its name is ``""``."""
         return {
             name: StoredNetwork(
                 self.folder / name if name else self.folder,
@@ -211,7 +211,7 @@ class Bundle:
     @property
     def _only(self) -> StoredNetwork:
         if len(self.networks) > 1:
-            raise ValueError(f"{self.folder}: has several networks; take one of networks: {listed(self.networks)}")
+            raise ValueError(f"{self.folder}: this bundle has several networks; use one of {listed(self.networks)}")
         return next(iter(self.networks.values()))
 
     @property
@@ -242,8 +242,8 @@ class Bundle:
         return extract(own.net, own.net.paths(path.text), stats=own.statistics if path.statistics else None)
 
     def with_paths(self, names: list[str]) -> Bundle:
-        """Return this bundle with only the named paths. If that shortens the ladder, the held-out answers are dropped,
-        since they no longer match."""
+        """Return this bundle with only the paths ``names``. If this shortens the ladder, the held-out answers are left
+        out, since they belong to the complete ladder."""
         kept = [self.path(name).name for name in names]
         paths = tuple(path for path in self.paths if path.name in kept)
         ladder = tuple(rung for rung in self.manifest.ladder if set(rung.combine) <= set(kept) and rung.path in kept)
@@ -254,7 +254,7 @@ class Bundle:
 
 
 def rank(paths: tuple[BundlePath, ...]) -> list[BundlePath]:
-    """Sort paths by held-out error, lowest first. Paths without an error come last, those with the most MACs first."""
+    """Sort paths by held-out error, lowest first. Paths without an error come last, highest MACs first."""
     return sorted(paths, key=lambda p: (p.error is None, p.error if p.error is not None else -p.macs, p.macs))
 
 
@@ -263,7 +263,7 @@ def _percent(error: float | None) -> str:
 
 
 def by_turns(paths: Sequence[BundlePath]) -> tuple[Rung, ...]:
-    """Return a ladder of single paths: the paths that are more accurate than every cheaper path."""
+    """Return a ladder of single paths: all paths that are more accurate than every cheaper path."""
     kept: list[BundlePath] = []
     for path in paths:
         if not kept or path.error is None or kept[-1].error is None or path.error < kept[-1].error:

@@ -1,4 +1,4 @@
-"""Defines and checks what a bundle is made from: networks, facts about them, and their paths."""
+"""Defines and checks the parts of a new bundle: networks, facts about them, and their paths."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NAME = re.compile(r"[\w=,+-]{1,100}")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images that were not trained on, prepared for the network.
+    """A set of images that were not used for training, prepared for the network.
 
     Args:
-        choose: batches of held-out images with labels. They are split into three disjoint parts: to choose paths, to
-            calibrate them, and to bound risks.
-        test: batches of the test split, used for scores only.
+        choose: batches of held-out images with labels. The images are split into three disjoint parts: to choose paths,
+            to calibrate them, and to bound risks.
+        test: batches of the test split, used only to measure errors.
         seed: random seed for splitting the held-out images into the three parts.
     """
 
@@ -49,8 +49,8 @@ class BundleNetwork:
         net: the network, with classes, normalisation and image size in its config (a loaded network has these).
         paths: the paths by name, or only their texts; None means all named paths.
         statistics: recalibrated batch-norm statistics for some or all of the paths.
-        held_out: images used to choose among ``paths`` and to calibrate them. Without them all paths stay, and none has
-            an error.
+        held_out: images used to choose among ``paths`` and to calibrate them. Without these images, all paths are in
+            the bundle, and none of them has an error.
         about: facts about the network for readers, as JSON values.
         notes: sentences for the network's card.
         calibration: training images for quantisation. Paths in int8 need them.
@@ -66,15 +66,15 @@ class BundleNetwork:
 
     @property
     def preparation(self) -> Preparation:
-        """How the network's images are prepared.
+        """The preparation of the network's images.
 
         Raises:
-            ValueError: the network's config does not say how.
+            ValueError: the network's config does not state the preparation.
         """
         try:
             return preparation(self.net.config)
         except ValueError as error:
-            raise ValueError(f"this network does not say how its images are prepared ({error})") from error
+            raise ValueError(f"the network's config does not state how images are prepared ({error})") from error
 
     def statistics_of(self, chosen: Iterable[Paths]) -> BatchNormStatistics | None:
         """Return the recalibrated statistics of only these paths, or None if there are none."""
@@ -85,7 +85,7 @@ class BundleNetwork:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path that may become part of the bundle: its network and its name there, choice, cost and precision."""
+    """A path that may become part of the bundle: its network, its name in that network, choice, cost and precision."""
 
     network: str
     name: str
@@ -101,7 +101,7 @@ def candidates(networks: Mapping[str, BundleNetwork], size: Size) -> dict[str, C
         size: image size in pixels.
 
     Raises:
-        ValueError: illegal paths, or none.
+        ValueError: a path is illegal, or no paths are given.
     """
     found: dict[str, Candidate] = {}
     for network, one in networks.items():
@@ -119,13 +119,13 @@ def _chosen(one: BundleNetwork) -> dict[str, Paths]:
     pairs = one.paths.items() if isinstance(one.paths, Mapping) else [(text, text) for text in one.paths]
     found = {n: one.net.paths(p) for n, p in pairs}
     if not found:
-        raise ValueError("paths: give at least one")
+        raise ValueError("paths is empty: give at least one path")
     return {n: p for i, (n, p) in enumerate(found.items()) if p not in list(found.values())[:i]}
 
 
 @contextlib.contextmanager
 def of_network(name: str) -> Iterator[None]:
-    """Prefix the messages of errors in the block with the network's name."""
+    """Prefix the message of any ``ValueError`` in the block with the network's name."""
     try:
         yield
     except ValueError as error:
@@ -135,15 +135,15 @@ def of_network(name: str) -> Iterator[None]:
 
 
 def check_networks(networks: Mapping[str, BundleNetwork]) -> None:
-    """Raise ``ValueError`` unless these are networks whose names can be used for subfolders of one folder."""
+    """Raise ``ValueError`` unless each value is a network, and the names can be names of subfolders of one folder."""
     seen: set[str] = set()
     for name, one in networks.items():
         if not isinstance(one, BundleNetwork):
             raise ValueError(f"networks[{name!r}] is of type {type(one).__name__}: must be a BundleNetwork")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"network {name!r}: must be a name of letters, digits and any of = , + - _, 100 at most")
+            raise ValueError(f"network {name!r}: the name must consist of 1 to 100 letters, digits and signs = , + - _")
         if name.casefold() in seen:
-            raise ValueError(f"network {name!r}: there are two of this name")
+            raise ValueError(f"network {name!r}: two networks have this name (upper and lower case count as the same)")
         seen.add(name.casefold())
 
 
@@ -152,8 +152,8 @@ def check_alike(networks: Mapping[str, BundleNetwork]) -> Preparation:
 
     Raises:
         ValueError: a network's classes or preparation differ from those of the first network, only some networks have
-            held-out images, or their seeds for splitting these differ. The message states both networks and the
-            difference.
+            held-out images, or the seeds for splitting held-out images differ. The message states both networks and
+            the difference.
     """
     (first, one), *others = networks.items()
     preparations: dict[str, Preparation] = {}
@@ -168,12 +168,12 @@ def check_alike(networks: Mapping[str, BundleNetwork]) -> Preparation:
         mine, theirs = asdict(preparations[name]), asdict(prep)
         if differs := [key for key in mine if mine[key] != theirs[key]]:
             key = differs[0]
-            raise ValueError(f"{told}their images are prepared differently, {key} is {mine[key]} and {theirs[key]}")
+            raise ValueError(f"{told}their images are prepared differently ({key} is {mine[key]} and {theirs[key]})")
         if (other.held_out is None) != (one.held_out is None):
             raise ValueError(told + "one of them has held-out images, and the other has none")
         if other.held_out is not None and one.held_out is not None and other.held_out.seed != one.held_out.seed:
             raise ValueError(
-                told + f"their held-out images are split by seeds {other.held_out.seed}, {one.held_out.seed}"
+                told + f"their held-out images are split by seeds {other.held_out.seed} and {one.held_out.seed}"
             )
     return prep
 
@@ -184,6 +184,6 @@ def _other_classes(mine: Sequence[str], theirs: Sequence[str]) -> str:
     if len(mine) != len(theirs):
         return f"they have {len(mine)} and {len(theirs)} classes"
     if sorted(mine) == sorted(theirs):
-        return "they have the same classes in another order"
+        return "they have the same classes in different orders"
     i = next(i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
-    return f"their classes are not the same, number {i} is {mine[i]!r} and {theirs[i]!r}"
+    return f"their classes are not the same (class {i} is {mine[i]!r} and {theirs[i]!r})"

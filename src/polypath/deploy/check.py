@@ -1,4 +1,4 @@
-"""Compares an export with the eager network, and refuses an export that differs."""
+"""Compares an export with the network in eager PyTorch, and refuses an export that differs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 TOLERANCE = 1e-4
 """Relative and absolute tolerance in float32: ``|a − b| ≤ TOLERANCE · (min(1, m) + |b|)``, where m is the largest
-``|b|`` of a batch. Because of m, the tiny outputs of an untrained network must match in as many digits as others."""
+``|b|`` of a batch. Because of m, tiny outputs (of an untrained network) must match in as many digits as larger ones."""
 BATCHES = (1, 3)
 
 
 @dataclass(frozen=True)
 class Check:
-    """The largest difference between a runtime's outputs and eager's: absolute, and as a share of the tolerance."""
+    """The largest difference between the outputs of a runtime and of eager PyTorch.
+
+    ``max_abs`` is the absolute difference, and ``share`` is the difference as a share of the tolerance.
+    """
 
     runtime: str
     max_abs: float
@@ -30,11 +33,11 @@ class Check:
 def compare(
     runtime: str, run: Callable[[np.ndarray], np.ndarray], net: nn.Module, shape: Sequence[int], what: str
 ) -> Check:
-    """Run batches of one and of three random inputs of ``shape`` ``(C, …)`` in the runtime and in eager.
+    """Compare a runtime with eager PyTorch on batches of one and of three random inputs of ``shape`` ``(C, …)``.
 
     Raises:
-        ValueError: the outputs have another shape, or differ by more than :data:`TOLERANCE`. The message begins with
-            ``what``.
+        ValueError: the runtime's outputs have a wrong shape, or differ from eager by more than :data:`TOLERANCE`. The
+            message begins with ``what``.
     """
     worst = share = 0.0
     for seed, batch in enumerate(BATCHES):
@@ -43,7 +46,9 @@ def compare(
             wanted = net(x).numpy()
         found = np.asarray(run(x.numpy()))
         if found.shape != wanted.shape:
-            raise ValueError(f"{what}: {runtime} returns shape {found.shape}, the network {wanted.shape}; refused")
+            raise ValueError(
+                f"{what} is refused: {runtime} returns shape {found.shape}, but the network returns {wanted.shape}"
+            )
         off = np.abs(found - wanted)
         worst = max(worst, float(off.max()))
         size = np.abs(wanted)
@@ -52,8 +57,8 @@ def compare(
             share = float("inf")
     if not share <= 1.0:
         raise ValueError(
-            f"{what}: {runtime} differs from eager by up to {worst:.2e}, more than {TOLERANCE:g} relative and "
-            "absolute; refused"
+            f"{what} is refused: {runtime} differs from eager PyTorch by up to {worst:.2e}, which is more than the "
+            f"tolerance of {TOLERANCE:g} (relative and absolute)"
         )
     return Check(runtime, worst, share)
 

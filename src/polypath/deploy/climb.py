@@ -26,7 +26,7 @@ LEAST = 0.1
 def steps_of(
     net: PathNet, paths: Sequence[Paths], stats: BatchNormStatistics | None, size: Size
 ) -> list[tuple[Step, Increment] | None]:
-    """Return what each path runs after the paths before it, or None for a path that shares nothing.
+    """Return for each path the part that earlier paths have not run, or None if the path shares too little with them.
 
     Args:
         stats: recalibrated batch-norm statistics for some or all of the paths.
@@ -47,11 +47,11 @@ def steps_of(
 
 
 def part_of(net: PathNet, part: Increment) -> Part:
-    """Return an increment as a module. Its inputs are the values that it reads; its outputs are the logits and the
-    values that it leaves.
+    """Return an increment as a module. The module's inputs are the values that the increment reads. The outputs are the
+    logits and the values that later increments read.
 
     Args:
-        net: the extracted path (:func:`polypath.extract`), perhaps fused with ``hold``.
+        net: the extracted path (:func:`polypath.extract`), which may be fused with ``hold``.
     """
     inputs, leaves = (tuple(node for node, _ in pairs) for pairs in (part.reads, part.leaves))
     outputs = (part.output, *leaves)
@@ -66,9 +66,11 @@ def parts_by_step(
     paths: Sequence[tuple[str, Paths] | None],
     size: Size,
 ) -> list[Made | None]:
-    """Call :func:`steps_of` for the paths of each network. Each path is given with its network's name. Each step is
-    returned with the extracted path, whose norms are recalibrated if ``nets`` has statistics for it. A path shares only
-    nodes of its own network; the result is None for a path that shares nothing."""
+    """Call :func:`steps_of` for the paths of each network, since a path shares only nodes of its own network.
+
+    Each path is given with its network's name. Each step is returned with the extracted path, whose norms are
+    recalibrated if ``nets`` has statistics for the path. The result is None for a path that shares too little.
+    """
     found: list[Made | None] = [None] * len(paths)
     for name, (net, stats) in nets.items():
         own = {i: path[1] for i, path in enumerate(paths) if path is not None and path[0] == name}
@@ -81,7 +83,7 @@ def parts_by_step(
 
 
 def _of(network: str, step: Step) -> Step:
-    """Return the step with the network's name before its slot names, so that slots of different networks differ."""
+    """Return the step with the network's name before each slot name, so that slots of different networks differ."""
     reads, leaves = (
         tuple(slot if slot == INPUT or not network else f"{network}:{slot}" for slot in slots)
         for slots in (step.reads, step.leaves)

@@ -1,4 +1,4 @@
-"""Writes a graph for each step of a ladder that shares enough with the steps before it."""
+"""Writes a graph for each step of a ladder that shares enough computation with earlier steps."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write_steps(
     prep: Preparation,
 ) -> tuple[list[Rung], list[dict[str, Any]]]:
     """Write a graph for each rung that shares enough computation with earlier rungs (see
-    :data:`~polypath.deploy.climb.LEAST`). Return the rungs with their steps, and how
-    much each step's outputs differ from those of its extracted path in eager PyTorch.
+    :data:`~polypath.deploy.climb.LEAST`). Return the rungs with their steps, and the largest
+    difference between each step's outputs and those of its extracted path in eager PyTorch.
 
     Args:
         nets: the networks by name, each with the recalibrated statistics that are stored in its folder.
@@ -71,7 +71,7 @@ def write_steps(
         try:
             runs = [opened(runtime, folder / step.files["onnx"]) if step is not None else None for step in steps]
         except ValueError as error:
-            LOG.warning("%s; other runtimes can", error)
+            LOG.warning("%s; other runtimes can load it", error)
             continue
         for i, one in enumerate(found):
             if one is not None:

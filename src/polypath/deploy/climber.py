@@ -16,20 +16,20 @@ from polypath.deploy.latency_profile import bucket
 from polypath.deploy.manifest import Step
 from polypath.deploy.runtimes import Runtime
 
-RUNS = 5  # how often each step and its path run to estimate the step's time
+RUNS = 5  # number of runs of each step and of its path from which the step's time is estimated
 
 
 class Climber:
-    """Runs the steps of ``bundle``'s ladder in ``runtime``.
+    """An object that runs the steps of a bundle's ladder in a runtime, and estimates their times.
 
-    A step's estimated times are the times of its path, scaled by the ratio of their times in a few runs. Measuring each
-    step for as long as a path would double the wait for the first answer.
+    A step's estimated times are the times of its path, scaled by the ratio of the two times in a few runs. Measuring
+    each step for as long as a path would double the wait for the first answer.
 
     Args:
-        whole: runs a complete path, records its time, and returns probabilities.
-        checked: turns a path's logits for a number of images into probabilities.
-        example: makes images for a batch size.
-        paths: returns the times of the paths at a batch size.
+        whole: function that runs a complete path, records its time, and returns probabilities.
+        checked: function that turns a path's logits for a number of images into probabilities.
+        example: function that makes images for a batch size.
+        paths: function that returns the times of the paths at a batch size.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class Climber:
 
     @cached_property
     def steps(self) -> tuple[Step | None, ...]:
-        """What each step runs, or None if it runs its complete path."""
+        """The ladder's steps; None for a step that runs its complete path."""
         return tuple(self._runtime.steps)
 
     def begin(self, x: np.ndarray) -> Climb:
-        """Begin a climb with images ``(N, C, H, W)``."""
+        """Start at the bottom of the ladder with images ``(N, C, H, W)``."""
         return Climb(self.steps, x)
 
     def run(self, climb: Climb, index: int, most: int | None = None) -> np.ndarray:
         """Run a step, record its time, and return probabilities ``(N, classes)``.
 
         Args:
-            most: if the runtime compiles each batch size, the batch is filled up to a power of two, but at most to
-                ``most``.
+            most: if the runtime compiles a graph for each batch size, the batch is padded to a power of two, but at
+                most to ``most``.
         """
         step, name, n = climb.steps[index], self._bundle.ladder[index].path, len(climb.images)
         size = n if most is None or not self._runtime.per_batch else min(bucket(n), most)
@@ -80,7 +80,7 @@ class Climber:
         return probabilities
 
     def warm_up(self, batch: int) -> bool:
-        """Run all steps on a batch of this size if one has not run at it yet. Return whether that was so."""
+        """Run all steps on a batch of this size if any step has not run at this size. Return whether the steps ran."""
         cold = [i for i, step in enumerate(self.steps) if step is not None and (i, batch) not in self._warm]
         if cold:
             self._timed(self._example(batch))
@@ -94,11 +94,11 @@ class Climber:
         return self._latencies[min(known)] if known else self.measure(batch)
 
     def measure(self, batch: int) -> Latencies:
-        """Return the times of the steps that do not run their complete path. Unknown times are measured."""
+        """Return the estimated times of the steps that do not run their complete path. Unknown times are measured."""
         size = bucket(batch)
         if size not in self._latencies:
             paths, x = self._paths(size), self._example(size)
-            runs = [self._timed(x) for _ in range(1 + RUNS)][1:]  # the first is slow
+            runs = [self._timed(x) for _ in range(1 + RUNS)][1:]  # the first run is slow
             times: dict[str, list[float]] = {}
             for name in runs[0]:
                 share = min(1.0, median(run[name][0] / run[name][1] for run in runs))
@@ -107,7 +107,7 @@ class Climber:
         return self._latencies[size]
 
     def _timed(self, x: np.ndarray) -> dict[str, tuple[float, float]]:
-        """Run each step after its complete path, and return the seconds of both by path: (step, path)."""
+        """Run each step after its complete path, and return by path the seconds of the step and of the path."""
         climb, found = self.begin(x), dict[str, tuple[float, float]]()
         for i, (step, rung) in enumerate(zip(self.steps, self._bundle.ladder, strict=False)):
             if step is not None:
@@ -120,7 +120,7 @@ class Climber:
 
 
 class Climb:
-    """A batch that runs through the ladder. Values that steps leave are stored until the last step that reads them.
+    """A batch that runs through the ladder. The value that a step leaves is stored until its last reader has run.
 
     Args:
         steps: the steps of the ladder, in order.

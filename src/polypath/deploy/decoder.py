@@ -1,9 +1,9 @@
-"""Decodes images within a deadline: small ones in this process, large ones in a worker that is killed at the deadline.
+"""Decodes images within a deadline. Large images are decoded in a worker process, which is killed at the deadline.
 
 The time to decode an image is known in advance only roughly, and a running decoder cannot be stopped. So an image that
 is large by :attr:`~polypath.data.images.Header.work` goes to a worker process (:mod:`polypath.deploy.decoding_worker`).
 There is one worker, which starts when it is first needed. It receives the image's bytes, and returns pixels of the
-network's input size or an error message. Its answers are limited in size and never unpickled.
+network's input size or an error message. The worker's answers are limited in size and never unpickled.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from polypath.deploy.decoding_worker import ANSWER, LENGTH, LONGEST_REASON, READ
 from polypath.deploy.images import Preparation
 
 LARGE = 2**20
-"""The largest :attr:`~polypath.data.images.Header.work` that is done in this process. It takes 1 to 40 ms, depending on
-the format."""
+"""The largest :attr:`~polypath.data.images.Header.work` of an image that is decoded in this process. Decoding such an
+image takes 1 to 40 ms, depending on the format."""
 START_S = 60.0  # a worker that is not ready after this time counts as broken
 DOES_NOT_START = "the process that decodes large images does not start"
-GRACE_S = 1.0  # how long after the deadline a worker ends itself, in case this process has not
-KEPT = ("LD_", "DYLD_")  # environment variables for the worker: no others, so that it receives no secrets
+GRACE_S = 1.0  # a worker that this process has not killed ends itself this long after the deadline
+KEPT = ("LD_", "DYLD_")  # the worker receives only environment variables with these prefixes, hence no secrets
 
 
 class DecodingLate(ValueError):
-    """An image was not decoded by its deadline.
+    """The error for an image that was not decoded by its deadline.
 
     Attributes:
         seconds: time spent on the image, without the wait for other images.
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"it was not decoded in time (stopped after {seconds:.3g} s)")
+        super().__init__(f"the image was not decoded in time (stopped after {seconds:.3g} s)")
         self.seconds = seconds
 
 
 class DecodingCancelled(Exception):
-    """The image is no longer wanted: :meth:`Cancellation.cancel` was called."""
+    """The error for an image whose decoding was stopped by :meth:`Cancellation.cancel`."""
 
 
 class Cancellation:
-    """Cancels the decoding of an image that is no longer wanted, before or while it runs, from any thread."""
+    """A handle with which any thread can cancel the decoding of an image, before it starts or while it runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ class Cancellation:
         """Call ``stop`` if the decoding is cancelled within the block.
 
         Raises:
-            DecodingCancelled: it was cancelled before the block.
+            DecodingCancelled: the decoding was cancelled before the block.
         """
         with self._lock:
             if self.cancelled:
@@ -115,7 +115,7 @@ class Decoder:
             RuntimeError: the worker cannot be started.
         """
         with self._turn:
-            begun = time.perf_counter()  # not earlier: the wait for another caller's image does not count
+            begun = time.perf_counter()  # set here, since the wait for another caller's image does not count
             if most_here() is not None:
                 try:
                     self._running().wait(begun + START_S)
@@ -126,10 +126,11 @@ class Decoder:
     def decode(self, source: Source, preparation: Preparation, limits: ImageLimits, spent: Spent) -> np.ndarray:
         """Decode and resize one image within the budget of ``spent``, and return ``(H, W, C)`` uint8.
 
-        The worker's time is added to ``spent``, except for its start. PIL images are decoded in this process.
+        The worker's processor time is added to ``spent``. The time to start the worker does not count. PIL images are
+        decoded in this process.
 
         Raises:
-            BrokenImage: the source is not an image, or is beyond the limits. The message contains the file name.
+            BrokenImage: the source is not an image, or exceeds the limits. The message contains the file name.
             DecodingLate: the budget is used up.
         """
         if isinstance(source, Image.Image):
@@ -139,7 +140,7 @@ class Decoder:
             with contextlib.suppress(LargeImage):
                 most = most_here() if spent.deadline < math.inf else None
                 return preparation.pixels(open_image(data, limits, most=most))
-            if not self._turn.locked():  # otherwise the worker is busy, hence started
+            if not self._turn.locked():  # otherwise the worker is busy, so it has started
                 spent.waive(self.ready())
             try:
                 pixels, seconds = self.apart(data, preparation, limits, spent.deadline)
@@ -157,11 +158,11 @@ class Decoder:
         deadline: float,
         cancellation: Cancellation | None = None,
     ) -> tuple[np.ndarray, float]:
-        """Decode in the worker, which is killed at ``deadline`` (``time.perf_counter()``). Return ``(H, W, C)`` uint8,
-        and the seconds of processor time that the decoding took.
+        """Decode an image in the worker, which is killed at ``deadline`` (``time.perf_counter()``). Return
+        ``(H, W, C)`` uint8 and the seconds of processor time that the decoding took.
 
         Raises:
-            BrokenImage: the data is not an image, is beyond the limits, or crashes the decoder.
+            BrokenImage: the data is not an image, exceeds the limits, or crashes the decoder.
             DecodingLate: the deadline has passed.
             DecodingCancelled: the image is no longer wanted.
             RuntimeError: the worker cannot be started.
@@ -174,7 +175,7 @@ class Decoder:
             with cancellation.ends(worker.kill):
                 return worker.decode(data, preparation, limits, deadline)
         except BrokenImage:
-            if cancellation.cancelled:  # the killed worker looks like a crash
+            if cancellation.cancelled:  # a killed worker looks like a crashed one
                 raise DecodingCancelled from None
             raise
         finally:
@@ -197,7 +198,8 @@ class Decoder:
 
 
 def most_here() -> int | None:
-    """Return the largest work to do in this process. None means no limit: Windows has no timer that ends a worker."""
+    """Return the largest ``Header.work`` of an image that is decoded in this process. None means no limit, as on
+    Windows, where no timer can end a worker."""
     return LARGE if hasattr(signal, "setitimer") else None
 
 
@@ -208,7 +210,7 @@ def decoder() -> Decoder:
 
 
 class _Worker:
-    """A process that decodes one image at a time. If it does not finish one in time, it is killed."""
+    """A process that decodes one image at a time. It is killed if an image is not finished in time."""
 
     def __init__(self, niceness: int) -> None:
         self._link, theirs = socket.socketpair()
@@ -238,7 +240,7 @@ class _Worker:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the process, from any thread. A caller that waits for its answer gets an error."""
+        """Kill the process, from any thread. A caller that waits for the process gets an error."""
         self._process.kill()
 
     def close(self) -> None:
@@ -248,7 +250,7 @@ class _Worker:
         """Wait until the process accepts images.
 
         Raises:
-            RuntimeError: the process ended instead.
+            RuntimeError: the process has ended.
             TimeoutError: the process is not ready in time.
         """
         if not self._ready:
@@ -265,7 +267,7 @@ class _Worker:
         """Decode an image as :meth:`Decoder.apart` does."""
         try:
             self.wait(deadline)
-        except TimeoutError:  # keep the process: it may be ready for the next image
+        except TimeoutError:  # the process is kept, since it may be ready for the next image
             raise DecodingLate(0.0) from None
         begun = time.perf_counter()
         try:
@@ -277,7 +279,7 @@ class _Worker:
             self.close()
             if self._process.returncode == -signal.SIGALRM:
                 raise DecodingLate(time.perf_counter() - begun) from None
-            raise BrokenImage(f"its decoder crashed (status {self._process.returncode})") from None
+            raise BrokenImage(f"the image's decoder crashed (status {self._process.returncode})") from None
         except BrokenImage:
             raise
         except BaseException:  # interrupted: otherwise the next image would get this image's answer
@@ -303,7 +305,7 @@ class _Worker:
         if good and length == math.prod(shape):
             return np.frombuffer(self._receive(length, deadline), np.uint8).reshape(shape), seconds
         if good or length > LONGEST_REASON:
-            raise OSError("an answer of another size")
+            raise OSError("the worker's answer has the wrong size")
         raise BrokenImage(self._receive(length, deadline).decode(errors="replace"))
 
     def _send(self, data: bytes, until: float) -> None:
@@ -322,7 +324,7 @@ class _Worker:
 
 
 def _end(owner: int, process: subprocess.Popen[Any], link: socket.socket) -> None:
-    """End a worker's process. Also runs when a worker is garbage-collected and at exit; a fork kills nothing."""
+    """End a worker's process, except in a fork. This also runs at exit and when the worker is garbage-collected."""
     if os.getpid() == owner:
         process.kill()
         process.wait()
@@ -330,4 +332,4 @@ def _end(owner: int, process: subprocess.Popen[Any], link: socket.socket) -> Non
 
 
 def _left(until: float) -> float:
-    return max(0.001, until - time.perf_counter())  # 0 would mean non-blocking, which raises another error
+    return max(0.001, until - time.perf_counter())  # 0 would mean non-blocking mode, which raises another error

@@ -1,7 +1,7 @@
 """Decodes large images in a separate process, which :mod:`polypath.deploy.decoder` starts and may kill.
 
 This script receives one image at a time over its standard input, a socket, and sends back pixels of the network's input
-size. It imports Polypath's packages without running their ``__init__``, which prepares for runtimes not needed here.
+size. It imports Polypath's packages without their ``__init__`` modules, which set up libraries that it does not need.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(parent: int, niceness: int, places: list[str]) -> None:
     sys.path[:] = places
     _enter_packages(Path(__file__).resolve().parent.parent)
 
-    import resource  # not on Windows, where this process is never started
+    import resource  # not available on Windows, where this process is never started
 
     from polypath.core.parent import belong_to
     from polypath.data.images import open_image

@@ -1,9 +1,9 @@
-"""Exports one path to a file that contains only its weights, with norms folded in. The file is compared with eager.
+"""Exports one path to a file with only the path's weights. Norms are folded. The file is compared with eager PyTorch.
 
 onnx        PATH.onnx                weights inside
 openvino    PATH.xml and PATH.bin    float32
 torch       PATH.pt2                 written by ``torch.export``, for processes that have torch but not this package;
-                                     Polypath never loads such a file, since that runs pickle
+                                     Polypath never loads such a file, since loading runs pickle
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export: the ``files``, their total size in ``bytes``, and the comparisons with eager."""
+    """The result of an export: the ``files``, their total size in ``bytes``, and the comparisons with eager PyTorch."""
 
     files: tuple[Path, ...]
     bytes: int
@@ -66,15 +66,15 @@ def export_path(
     :func:`polypath.deploy.write_stepwise` writes graphs that skip loops.
 
     Args:
-        folder: where to write; created if missing. Existing files are not overwritten.
+        folder: the folder to write to; created if missing. Existing files are not overwritten.
         format: ``onnx``, ``openvino`` or ``torch``.
         stats: recalibrated batch-norm statistics to use for the path.
-        size: image size in pixels; None means the network's own size or, if it has none, 32.
+        size: image size in pixels; None means the network's own size, see :func:`image_size`.
         name: file name without the ending; by default made from the path's text.
 
     Raises:
-        ValueError: an unknown format, an illegal path, files that exist, or outputs that differ from eager by more than
-            :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
+        ValueError: the format is unknown, the path is illegal, a file exists, or the outputs differ from eager PyTorch
+            by more than :data:`polypath.deploy.check.TOLERANCE` (nothing is written then).
         ImportError: a package that the format needs is missing.
     """
     check("format", format, one_of(*FORMATS))
@@ -82,8 +82,8 @@ def export_path(
     child = extract(net, paths, stats=stats).eval().cpu()
     if any(join.gates for join in child.wiring.joins.values()):
         LOG.info(
-            "gates decide in this path, but in one graph every image runs every loop; an export step by step skips "
-            "loops (polypath.deploy.write_stepwise, or polypath export --format onnx without --paths)"
+            "this path has gates, but in one graph every image runs every loop; a stepwise export skips loops "
+            "(polypath.deploy.write_stepwise, or polypath export --format onnx without --paths)"
         )
     shape = (net.in_chans, *image_size(net, size))
     target = Path(folder)
@@ -91,7 +91,7 @@ def export_path(
     endings = {"onnx": (".onnx",), "openvino": (".xml", ".bin"), "torch": (".pt2",)}[format]
     files = tuple(target / f"{stem}{ending}" for ending in endings)
     if there := [file for file in files if file.exists()]:
-        raise ValueError(f"{there[0]}: exists; choose another folder")
+        raise ValueError(f"{there[0]}: this file exists; choose another folder")
     program = onnx_graph.exported(folded(child), images(2, shape))
     if format == "torch":
         checks, datas = _torch(program, child, shape, stem)
@@ -112,8 +112,11 @@ def file_stem(text: str) -> str:
 
 
 def image_size(net: PathNet, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Return height and width of the exported input: ``size``, else the network's own size, else 32 or, if larger, the
-    smallest size that the network accepts."""
+    """Return height and width of the exported input: ``size`` if given, otherwise the network's own size.
+
+    If the network has no size of its own, the result is 32 or, if that is too small, the smallest size that the network
+    accepts.
+    """
     own = (net.config.get("image") or {}).get("size")
     return sides(size if size is not None else tuple(own) if own else max(32, net.min_size))
 

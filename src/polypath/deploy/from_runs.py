@@ -1,4 +1,4 @@
-"""Makes networks of a bundle from finished runs: with named or chosen paths, recalibrated on the run's images."""
+"""Makes a bundle's networks from finished runs, with named or chosen paths, recalibrated on the run's images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from polypath.training.recipe import recipe_to_json
 from polypath.training.result import read_result
 
 LOG = logging.getLogger(__name__)
-MOST = 60  # characters of a network's name that is made from folder names
+MOST = 60  # maximum length of a network's name that is made from folder names
 
 
 def network_of(
@@ -28,7 +28,7 @@ def network_of(
     seed: int = 0,
     calibration_images: int | None = None,
 ) -> BundleNetwork:
-    """Return a run's network with its recalibrated norms, its held-out and test images, and its calibration images.
+    """Return a run's network with recalibrated norms, held-out images, test images and calibration images.
 
     Args:
         texts: texts or names of paths; None means all named paths.
@@ -37,7 +37,7 @@ def network_of(
         calibration_images: number of training images for int8, chosen at random with the run's seed; None means none.
 
     Raises:
-        ValueError: an unfinished run, an illegal path, or missing images.
+        ValueError: the run is not finished, a path is illegal, or the images are missing.
     """
     net = run.net
     named = net.named_paths()
@@ -45,11 +45,12 @@ def network_of(
     stats = None if num_images is None else run.recalibrated(chosen, num_images)
     held, images = None, 0 if run.data.validation is None else len(run.data.validation)
     if images >= heldout.FEWEST:
-        test = run.batches("test", looks=0)  # counted when the bundle is written and their number is known
+        test = run.batches("test", looks=0)  # count_looks counts these measurements when their number is known
         held = HeldOut(list(run.batches("validation")), test, seed)
     else:
         LOG.warning(
-            "%s held out %s images (data.validation), fewer than %d: all paths stay, without errors and calibration",
+            "%s has %s held-out images (data.validation), but %d are needed: all paths stay, without errors and "
+            "calibration",
             *(run.folder, images or "no", heldout.FEWEST),
         )
     calibration = None
@@ -59,7 +60,7 @@ def network_of(
 
 
 def count_looks(bundle: Bundle, runs: Mapping[str, FinishedRun]) -> None:
-    """Add the number of test errors measured while writing ``bundle`` to the counts of ``runs`` (by network name)."""
+    """Add the number of test errors measured for ``bundle`` to the count of each run in ``runs`` (by network name)."""
     for name, run in runs.items():
         paths = [path.name for path in bundle.paths if path.network == name]
         together = [rung for rung in bundle.ladder if len(rung.combine) > 1 and rung.path in paths]
@@ -73,7 +74,7 @@ def notes_of(run: FinishedRun) -> list[str]:
 
 
 def names_of(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name networks after their folders. Where these names are equal, names of parent folders are put before them.
+    """Return the folders by network name. A network has its folder's name, after parent folders' names if needed.
 
     Raises:
         ValueError: a folder is given twice.
@@ -81,7 +82,7 @@ def names_of(folders: Sequence[Path]) -> dict[str, Path]:
     places: list[Path] = []
     for folder in folders:
         if (place := folder.resolve()) in places:
-            raise ValueError(f"{folder}: given twice")
+            raise ValueError(f"{folder}: this folder is given twice")
         places.append(place)
     parts = [[_plain(part) for part in place.parts[1:]] or ["network"] for place in places]
     for depth in range(1, max(map(len, parts)) + 1):
@@ -108,16 +109,18 @@ def check_same_runs(runs: Mapping[str, FinishedRun]) -> None:
         told = f"network {name!r} cannot be in one bundle with {first!r}: "
         mine, theirs = run.data.validation, one.data.validation
         if (mine is None) != (theirs is None):
-            raise ValueError(told + "one of the runs held images out (data.validation), and the other did not")
+            raise ValueError(told + "one of the runs has held-out images (data.validation), and the other has none")
         if mine is not None and theirs is not None and mine.fingerprint() != theirs.fingerprint():
-            raise ValueError(f"{told}their runs held out different images ({len(mine):,} and {len(theirs):,})")
+            raise ValueError(f"{told}their held-out images differ ({len(mine):,} and {len(theirs):,} images)")
         if run.data.test.fingerprint() != one.data.test.fingerprint():
-            raise ValueError(f"{told}their test images differ ({len(run.data.test):,} and {len(one.data.test):,})")
+            raise ValueError(
+                f"{told}their test images differ ({len(run.data.test):,} and {len(one.data.test):,} images)"
+            )
 
 
 def _about(run: FinishedRun) -> dict[str, Any]:
     recipe = recipe_to_json(run.recipe)
-    recipe["data"]["source"] = run.data.name  # not a folder of this machine
+    recipe["data"]["source"] = run.data.name  # instead of a folder on this machine
     return {"note": run.data.note, "recipe": recipe, "run": _run_facts(run)}
 
 

@@ -12,8 +12,8 @@ LARGEST = 1e30  # the largest allowed scale; times 255 it is still a finite floa
 
 
 def check_scales(onnx: Any, graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ``ValueError`` unless scales and zero points are valid: stored in the graph itself, as many as the
-    quantised values need, and with scales that are finite and above 0.
+    """Raise ``ValueError`` unless scales and zero points are stored in the graph itself, and fit the shapes of the
+    quantised values. All scales must be finite and above 0.
 
     Args:
         shapes: the shapes of all node outputs, for one image.
@@ -33,17 +33,23 @@ def _check(onnx: Any, node: Any, held: Mapping[str, Any], shapes: Mapping[str, t
     kinds = onnx.TensorProto
     whole = (kinds.INT8, kinds.UINT8, *((kinds.INT32,) if node.op_type == "DequantizeLinear" else ()))
     if scale.data_type != kinds.FLOAT or zero.data_type not in whole:
-        raise ValueError(f"{what} has a scale of type {scale.data_type}, a zero point of type {zero.data_type}")
+        raise ValueError(
+            f"{what} has a scale of type {scale.data_type} and a zero point of type {zero.data_type}; these types are "
+            "not supported"
+        )
     if strange := [attribute.name for attribute in node.attribute if attribute.name != "axis"]:
-        raise ValueError(f"{what} has {strange[0]!r}, which is not allowed")
+        raise ValueError(f"{what} has the attribute {strange[0]!r}, which is not allowed")
     values = onnx.numpy_helper.to_array(scale)
     if not (np.isfinite(values) & (values > 0) & (values <= LARGEST)).all():
         raise ValueError(f"{what} has a scale that is not a finite number above 0")
     if list(scale.dims) != list(zero.dims) or len(scale.dims) > 1:
-        raise ValueError(f"{what} has scales of {list(scale.dims)} and zero points of {list(zero.dims)}")
+        raise ValueError(
+            f"{what} has scales of shape {list(scale.dims)} and zero points of shape {list(zero.dims)}: "
+            "must have equal shapes with at most one dimension"
+        )
     if scale.dims and list(scale.dims) != [1]:
         axis = next((attribute.i for attribute in node.attribute), 1)
         source = node.input[0]
         shape = tuple(held[source].dims) if source in held else shapes.get(source, ())
         if not -len(shape) <= axis < len(shape) or shape[axis] != scale.dims[0]:
-            raise ValueError(f"{what} has {scale.dims[0]} scales on axis {axis} of {shape}")
+            raise ValueError(f"{what} has {scale.dims[0]} scales, which do not fit axis {axis} of shape {shape}")

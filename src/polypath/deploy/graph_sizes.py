@@ -1,8 +1,7 @@
 """Finds the size of every value of an ONNX graph for one image, before the graph runs.
 
-onnx infers shapes, but not those that depend on numbers that the graph computes from its input's shape. Graphs with a
-dynamic batch have such shapes. This module computes these numbers for a batch of one, and puts them into the graph as
-constants.
+onnx infers most shapes, but no shape that the graph itself computes from the shape of its input. Graphs with a dynamic
+batch have such shapes. This module computes them for a batch of one, and puts them into the graph as constants.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-MOST = 2**20  # elements of a shape or an index that a graph computes
+MOST = 2**20  # maximum number of elements of a shape or an index that a graph computes
 MOST_IN_ALL = 2**22
 ROUNDS = 8
 
@@ -22,7 +21,8 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all node outputs by name, without those that cannot be inferred.
 
     Raises:
-        ValueError: shapes do not match, a value has more than ``bound`` elements, or computed shapes have too many.
+        ValueError: shapes do not match, a value has more than ``bound`` elements, or all computed shapes together have
+            too many elements.
     """
     one = onnx.ModelProto()
     one.CopyFrom(model)
@@ -38,12 +38,12 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
         try:
             graph = onnx.shape_inference.infer_shapes(one, strict_mode=True).graph
         except Exception as error:  # onnx's own exceptions; some versions raise RuntimeError
-            raise ValueError(f"its shapes do not fit together ({_first_line(error)})") from error
+            raise ValueError(f"the shapes in the graph do not fit together ({_first_line(error)})") from error
         found |= {value.name: shape for value in graph.value_info if (shape := _shape(value)) is not None}
         found |= {value.name: shape for value in (*graph.input, *graph.output) if (shape := _shape(value)) is not None}
         for name, shape in found.items():
             if math.prod(shape) > bound:
-                raise ValueError(f"{name!r} has shape {shape}, more than {bound:,} numbers for one image")
+                raise ValueError(f"{name!r} has shape {shape} for one image, which is more than {bound:,} elements")
         left = []
         for node in one.graph.node:
             made = _computed(onnx, node, known, found)
@@ -51,7 +51,7 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
                 left.append(node)
                 continue
             if (room := room - made.size) < 0:
-                raise ValueError(f"it computes more than {MOST_IN_ALL:,} numbers of shapes")
+                raise ValueError(f"the shapes that the graph computes have more than {MOST_IN_ALL:,} elements in all")
             known[node.output[0]] = made
             one.graph.initializer.append(onnx.numpy_helper.from_array(made, node.output[0]))
         if len(left) == len(one.graph.node):
@@ -64,7 +64,7 @@ def sizes_of(onnx: Any, model: Any, bound: int) -> dict[str, tuple[int, ...]]:
 def _computed(
     onnx: Any, node: Any, known: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> np.ndarray | None:
-    """Return the output of a node that computes integers, or None if it cannot be computed here."""
+    """Return the output of a node that computes integers, or None if the output cannot be computed here."""
     options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == "Constant":
         value = options.get("value_ints", options.get("value_int", options.get("value")))
@@ -77,7 +77,7 @@ def _computed(
         arrays = [known[name] for name in node.input]
         try:
             made = np.asarray(_COMPUTED[node.op_type](options, *arrays)) if _room(node.op_type, arrays) else None
-        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # invalid; the runtime reports it
+        except (TypeError, ValueError, IndexError, np.exceptions.AxisError):  # an invalid node; the runtime reports it
             made = None
     else:
         made = None
@@ -85,7 +85,7 @@ def _computed(
 
 
 def _room(kind: str, arrays: list[np.ndarray]) -> bool:
-    """Return whether the output has at most :data:`MOST` elements; larger ones could fill the memory."""
+    """Return whether the output has at most :data:`MOST` elements; larger outputs could fill the memory."""
     if kind == "Range":
         begin, end, step = (int(array) for array in arrays)
         return step != 0 and len(range(begin, end, step)) <= MOST

@@ -11,10 +11,10 @@ from polypath.deploy.plain_files import PlainFiles
 
 
 class Graphs:
-    """The ONNX files of the paths of the bundle in ``folder``.
+    """The ONNX files of the bundle in ``folder``.
 
     Args:
-        one_name: also copy files that have several names; see :class:`PlainFiles`.
+        one_name: whether to copy files with several names as well; see :class:`PlainFiles`.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, one_name: bool = False) -> None:

@@ -21,11 +21,11 @@ from polypath.analysis.temperature import calibration_error, fit_temperature
 from polypath.deploy.manifest import Rung
 
 PARTS = {"choose": 0.4, "calibrate": 0.2, "stop": 0.4}
-FEWEST = 50  # images needed in total
-# images in a part; with fewer, the path of the most MACs is always kept, or no temperature is fitted
+FEWEST = 50  # minimum number of images in total
+# with fewer images in these parts, the path with the most MACs is always kept, or no temperature is fitted
 FEW = {"choose": 200, "calibrate": 50}
 Key = TypeVar("Key", bound=Hashable)
-TEMPERATURES = 0.05, 20.0  # lowest and highest
+TEMPERATURES = 0.05, 20.0  # lowest and highest allowed
 
 
 def parts(n: int, seed: int) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def parts(n: int, seed: int) -> dict[str, Tensor]:
         ValueError: there are fewer than :data:`FEWEST` images.
     """
     if n < FEWEST:
-        raise ValueError(f"{n} held-out images: a bundle needs at least {FEWEST} to choose and to calibrate")
+        raise ValueError(f"{n} held-out images are too few: choosing and calibrating paths needs at least {FEWEST}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     ends = np.cumsum([round(share * n) for share in PARTS.values()]).tolist()
     ends[-1] = n
@@ -43,12 +43,12 @@ def parts(n: int, seed: int) -> dict[str, Tensor]:
 
 
 def error(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the percentage of rows of ``(N, classes)`` whose largest entry is not that of the label."""
+    """Return the error in percent: the share of rows of ``(N, classes)`` whose largest entry is not the label's."""
     return 100.0 * float((probabilities.argmax(1) != labels).double().mean())
 
 
 def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collection[Key] = ()) -> list[Key]:
-    """Return the keys that are more accurate than all keys that cost no more, and those in ``keep``, cheapest first."""
+    """Return the keys with a lower error than all keys that cost no more, and all keys in ``keep``, cheapest first."""
     kept: list[Key] = []
     best = float("inf")
     for name in sorted(errors, key=lambda n: (costs[n], errors[n])):
@@ -59,10 +59,10 @@ def pareto(errors: Mapping[Key, float], costs: Mapping[Key, float], keep: Collec
 
 
 def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
-    """Return rungs with falling errors, made from paths with probabilities ``(N, classes)``, cheapest first.
+    """Return rungs with falling errors. ``probabilities`` has ``(N, classes)`` by path, cheapest path first.
 
-    A rung answers with its path alone or with the mean over this path and those of all earlier rungs, whichever has the
-    lower error. A path that does not lower the error either way is left out.
+    A rung's answer is that of its path alone, or the mean over this path and those of all earlier rungs, whichever has
+    the lower error. A path is left out if neither of these lowers the error.
     """
     rungs: list[Rung] = []
     ran: list[str] = []
@@ -80,7 +80,7 @@ def ladder(probabilities: Mapping[str, Tensor], labels: Tensor) -> list[Rung]:
 
 
 def combined(probabilities: Mapping[str, Tensor], rung: Rung) -> Tensor:
-    """Return the probabilities with which a rung answers."""
+    """Return the mean probabilities of the paths that a rung combines."""
     return torch.stack([probabilities[name] for name in rung.combine]).mean(0)
 
 
@@ -90,10 +90,10 @@ class Verdict:
 
     Attributes:
         names: the paths to keep, cheapest first.
-        errors, temperatures, calibration: values for each of these paths, by name.
+        errors, temperatures, calibration: values for the paths in ``names``, by name.
         rungs: the ladder.
-        confidence, right: each rung's confidence in its answers to the part for stopping, and whether these are right,
-            ``(rungs, n)``.
+        confidence, right: for each rung and each image of the part ``stop``, the confidence of the answer, and whether
+            the answer is correct, ``(rungs, n)``.
         images: number of images in each part.
     """
 
@@ -117,13 +117,14 @@ def decide(
     networks: Mapping[str, str] | None = None,
     climb: Collection[str] | None = None,
 ) -> Verdict:
-    """Choose and calibrate paths by the logits ``(N, classes)`` of every candidate path on the held-out images.
+    """Choose and calibrate paths, given the logits ``(N, classes)`` of every candidate path on the held-out images.
 
     Args:
         macs: multiply-adds of each candidate.
         seed: random seed for splitting the images into parts.
-        keep: names of paths that stay, whatever their error. If fewer than ``FEW["choose"]`` images choose, each
-            network's path of the most MACs stays as well: on so few images, a cheaper path is often as good by chance.
+        keep: names of paths that stay, whatever their error. If the part ``choose`` has fewer than ``FEW["choose"]``
+            images, each network's path with the most MACs stays as well. On so few images, a cheaper path is often as
+            accurate by chance.
         networks: the network of each candidate, if there are several. Paths are compared only within a network, since
             equal MACs take different times in different networks.
         climb: names of paths that may be steps of the ladder; None allows all.

@@ -26,12 +26,12 @@ Side = Annotated[int, Meta(ge=1, le=8192)]
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image becomes network input ``(C, H, W)``.
+    """A description of how to turn an image into network input ``(C, H, W)``.
 
     Args:
         size: height and width of the network's input.
         mean, std: mean and standard deviation per channel, for pixels in 0 … 1.
-        resize: how images of another size are resized; the same values as in ``DataConfig``.
+        resize: how to resize images of another size; the values are those of ``DataConfig.resize``.
         resize_to: side length before the centre crop to ``size``; None means ``size``.
     """
 
@@ -67,11 +67,11 @@ class Preparation:
             images: a uint8 array ``(N, H, W, C)``; or one or a sequence of uint8 arrays ``(H, W, C)``, PIL images,
                 encoded bytes or files.
             limits: limits for the images that are decoded.
-            decode: returns the same as :meth:`pixels` for anything but an array. By default
-                :func:`polypath.data.images.open_image` is used.
+            decode: function that returns the pixels, as :meth:`pixels` does, of an image that is not an array. By
+                default, :func:`polypath.data.images.open_image` is used.
 
         Raises:
-            ValueError: there are no images, an array has another shape or type, or an image is broken
+            ValueError: there are no images, an array has a wrong shape or type, or an image is broken
                 (:class:`BrokenImage`).
         """
         if isinstance(images, np.ndarray) and images.ndim == 4:
@@ -79,15 +79,17 @@ class Preparation:
         if isinstance(images, (np.ndarray, *SOURCES)):
             images = [images]
         if not isinstance(images, Sequence):
-            raise ValueError(f"images of type {type(images).__name__}: give uint8 arrays, PIL images, bytes or files")
+            raise ValueError(
+                f"images are of type {type(images).__name__}: give uint8 arrays, PIL images, bytes or files"
+            )
         if not images:
-            raise ValueError("no images")
+            raise ValueError("images is empty: give at least one image")
         if decode is None:
             decode = partial(self._decoded, limits=limits)
         return np.stack([self._one(image, decode) for image in images])
 
     def prepared(self, images: Any, limits: ImageLimits = LIMITS) -> np.ndarray:
-        """Return images, given as for :meth:`array`, normalised and as ``(N, C, H, W)`` float32."""
+        """Return images, given as for :meth:`array`, as normalised ``(N, C, H, W)`` float32."""
         return self.normalised(self.array(images, limits))
 
     def _decoded(self, image: Source, limits: ImageLimits) -> np.ndarray:
@@ -98,7 +100,7 @@ class Preparation:
             return self._sized(_checked(image, 3, self.channels)[None])[0]
         if isinstance(image, SOURCES):
             return decode(image)
-        raise ValueError(f"image of type {type(image).__name__}: give uint8 arrays, PIL images, bytes or files")
+        raise ValueError(f"an image is of type {type(image).__name__}: give uint8 arrays, PIL images, bytes or files")
 
     def _sized(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] == self.size:
@@ -127,9 +129,9 @@ class Preparation:
 def _checked(images: np.ndarray, ndim: Literal[3, 4], channels: int) -> np.ndarray:
     wanted = "(N, H, W, C)" if ndim == 4 else "(H, W, C)"
     if images.dtype != np.uint8:
-        raise ValueError(f"images of type {images.dtype}: give uint8 pixels {wanted}, 0 to 255")
+        raise ValueError(f"images are of type {images.dtype}: give uint8 pixels {wanted}, 0 to 255")
     if images.ndim != ndim or images.shape[-1] != channels or 0 in images.shape:
-        raise ValueError(f"images of shape {images.shape}: expected {wanted} with {channels} channels")
+        raise ValueError(f"images are of shape {images.shape}: must be {wanted} with {channels} channels")
     return images
 
 
@@ -149,7 +151,7 @@ def files_of(places: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
         found = sorted(images_in(place))
         if not found:
             looked_for = ", ".join(sorted(EXTENSIONS))
-            raise ValueError(f"{printable(place)}: no image in this folder (looked for {looked_for})")
+            raise ValueError(f"{printable(place)}: this folder contains no images (looked for {looked_for})")
         yield from found
 
 
@@ -167,7 +169,9 @@ class _Normalisation:
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) in (1, 3):
-            raise ValueError(f"normalisation: {len(self.mean)} means and {len(self.std)} std; must be 1 or 3 of each")
+            raise ValueError(
+                f"normalisation has {len(self.mean)} means and {len(self.std)} std: must be 1 or 3 of each"
+            )
 
 
 def preparation(values: Mapping[str, Any]) -> Preparation:

@@ -1,4 +1,4 @@
-"""Decides which paths a bundle has in int8. Each is quantised, scored on held-out images in each runtime, and timed.
+"""Decides which paths a bundle has in int8. Paths are quantised, scored on held-out images in each runtime, and timed.
 
 A path in int8 is a separate path, ``PATH@int8``. If quantisation loses more accuracy than allowed, or if the runtimes
 do not agree, the path stays in float32. The answers of an int8 path depend on the processor's instructions, so its
@@ -34,8 +34,8 @@ from polypath.profiling.instructions import instructions
 INT8 = "@int8"
 """The ending of an int8 path's name."""
 AGREEMENT = 0.98
-"""The smallest allowed share of held-out images to which ONNX Runtime and OpenVINO give the same answer."""
-SECONDS = 0.3  # how long each graph is timed
+"""The smallest allowed share of held-out images for which ONNX Runtime and OpenVINO predict the same class."""
+SECONDS = 0.3  # measuring time of each graph
 LOG = logging.getLogger(__name__)
 
 
@@ -44,9 +44,10 @@ class Precisions:
     """The precisions that a bundle should have.
 
     Args:
-        kind: ``float32``; ``int8``, which replaces float32 for each path that stays within ``max_drop``; or ``mixed``,
-            which keeps float32 and adds int8 where no other path is both as fast and as accurate on this machine.
-        max_drop: by how many points a path's held-out error may rise.
+        kind: ``float32``, ``int8`` or ``mixed``. With ``int8``, each path is in int8 if its error stays within
+            ``max_drop``, otherwise in float32. ``mixed`` keeps the float32 paths. It adds an int8 path if no other path
+            is both as fast and as accurate on this machine.
+        max_drop: largest allowed rise of a path's held-out error, in percentage points.
     """
 
     kind: Literal["float32", "int8", "mixed"] = "float32"
@@ -69,9 +70,9 @@ class Precisions:
         for name, one in networks.items():
             told = f"network {name!r}: " if name else ""
             if one.calibration is None:
-                raise ValueError(f"{told}precision {self.kind!r} needs training images to calibrate on: export a run")
+                raise ValueError(f"{told}precision {self.kind!r} needs training images for calibration: export a run")
             if one.held_out is None:
-                raise ValueError(f"{told}precision {self.kind!r} needs held-out images (data.validation) to score by")
+                raise ValueError(f"{told}precision {self.kind!r} needs held-out images (data.validation)")
 
 
 def calibrated(networks: Mapping[str, BundleNetwork], precisions: Precisions) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class Int8Path:
     Attributes:
         candidate: the path.
         graph: the bytes of its ONNX file.
-        answer: runs the path in the installed runtime with the highest held-out error.
+        answer: function that runs the path in the installed runtime with the highest held-out error.
         logits: the path's logits for the held-out images in that runtime.
         checks: rows for the manifest, one for each runtime.
     """
@@ -107,7 +108,7 @@ def int8_paths(
     precisions: Precisions,
     folder: Path,
 ) -> dict[str, Int8Path]:
-    """Quantise the paths in ``kept``, and return those that the bundle has in int8, by the names of the float32 paths.
+    """Quantise the paths in ``kept``, and return the bundle's int8 paths by the names of their float32 paths.
 
     Args:
         scores: the float32 paths' answers to held-out images.
@@ -135,13 +136,13 @@ def int8_paths(
         return found
     worth = _front(networks, kept, errors, folder)
     for n in [n for n in found if n + INT8 not in worth]:
-        LOG.info("%s stays in float32 only: another path is as accurate in no more time", n)
+        LOG.info("%s stays in float32 only: another path is as accurate and takes no longer", n)
         del found[n]
     return found
 
 
 def _write(one: BundleNetwork, candidate: Candidate, plain: Path, whole: Path) -> None:
-    """Write a path's complete graph, with norms folded in, in float32 and in int8."""
+    """Write a path's complete graph with folded norms, in float32 and in int8."""
     import onnx_ir as ir
 
     assert one.calibration is not None, "Precisions.check has asked"
@@ -170,7 +171,7 @@ def _scored(
     first, *others = best.values()
     agreement = min((float((first == other).double().mean()) for other in others), default=1.0)
     if agreement < AGREEMENT:
-        LOG.info("%s stays in float32: the runtimes agree on %.1f%% of int8 answers", name, 100 * agreement)
+        LOG.info("%s stays in float32: the runtimes agree on only %.1f%% of int8 answers", name, 100 * agreement)
         return None
     worst = max(logits, key=lambda runtime: heldout.error(logits[runtime][choose], scores.labels[choose]))
     return Int8Path(
@@ -194,7 +195,7 @@ def _answerers(file: Path, batch: int | None = None) -> dict[str, Answerer]:
     if not runs:
         raise refused[0]
     for error in refused:
-        LOG.warning("%s; other runtimes can", error)
+        LOG.warning("%s; other runtimes can load it", error)
     return runs
 
 
@@ -206,8 +207,8 @@ def _answerer(runtime: str, file: Path, batch: int | None) -> Answerer:
 def _front(
     networks: Mapping[str, BundleNetwork], kept: Mapping[str, Candidate], errors: Mapping[str, float], folder: Path
 ) -> set[str]:
-    """Return each network's paths, in float32 or int8, that are more accurate than all paths that take no longer on
-    this machine. Times are for one image in the faster runtime."""
+    """Return the front of error and time among each network's float32 and int8 paths. Times are measured on this
+    machine for one image, in the faster runtime."""
     files = {n: folder / f"{i}.onnx" for i, n in enumerate(kept)}
     files |= {n + INT8: folder / f"{i}.int8.onnx" for i, n in enumerate(kept) if n + INT8 in errors}
     prep = next(iter(networks.values())).preparation
@@ -219,7 +220,7 @@ def _front(
         times = latency_profile.measure(tasks, SECONDS)
         for n, took in times.items():
             ms[n] = min(ms.get(n, float("inf")), statistics.median(took))
-    LOG.info("timed %d graphs, one image at a time, %s instructions", len(files), instructions())
+    LOG.info("timed %d graphs, one image at a time, with %s instructions", len(files), instructions())
     front: set[str] = set()
     for network in networks:
         own = [n for n in files if kept[n.removesuffix(INT8)].network == network]

@@ -17,7 +17,7 @@ from polypath.deploy.scoring import Scores, errors_on_test, held_out_scores, ver
 
 @dataclass(frozen=True)
 class Judged:
-    """The paths of a bundle.
+    """The paths of a bundle, as :func:`judge` chooses them.
 
     Attributes:
         kept: the paths by their names in the bundle, cheapest first.
@@ -44,7 +44,8 @@ def judge(
         keep: names of paths that stay, whatever their error.
 
     Raises:
-        ValueError: too few held-out images, labels that differ between networks, or a graph that cannot be quantised.
+        ValueError: there are too few held-out images, the labels differ between networks, or a graph cannot be
+            quantised.
     """
     scores = held_out_scores(networks, chosen)
     verdict = verdict_on(scores, chosen, keep) if scores is not None else None
@@ -64,8 +65,8 @@ def _with_int8(
     precisions: Precisions,
     found: Mapping[str, Int8Path],
 ) -> Judged:
-    """Decide again with int8 paths, which replace float32 paths or, if mixed, are added to them. With added int8 paths
-    the ladder has only float32 paths, whose answers are valid on every machine."""
+    """Decide again with int8 paths, which replace float32 paths or, if mixed, are added to them. If int8 paths are
+    added, the ladder has only float32 paths, whose answers are valid on every machine."""
     kept: dict[str, Candidate] = {}
     logits = {}
     for n, candidate in plain.items():

@@ -1,19 +1,19 @@
 """Estimates how long a path takes on this machine, from a short profile and from every time that is observed later.
 
-The predictor and the service's admission promise different things, so each uses its own figure:
+The predictor and the service's admission have different aims, so they use different figures:
 
 ``needs``   the 99.5th percentile of the newest thousand times, for the predictor. One answer in a hundred may be late,
-            and half of these are reserved for periods in which the machine is slow.
-``recent``  the median and 95th percentile of the last 64 times, none older than 20 s, for admission. A queue plans with
-            the machine's current speed, and a slow period must not keep requests out once it is over.
+            and half of the late answers are reserved for periods in which the machine is slow.
+``recent``  the median and 95th percentile of the last 64 times, none older than 20 s, for admission. The simulated
+            queue runs at the machine's current speed. So after a slow period, requests are soon admitted again.
 
-A profile has the weight of ``TRUSTED`` times, even if it measured fewer. So three late answers make a path slow, and a
-single pause changes nothing.
+A profile has the weight of ``TRUSTED`` times, even if it has fewer measurements. So a single late answer changes
+nothing, but three late answers raise a path's estimated time.
 
-A path that is believed to be too slow is no longer used, and so no longer timed. If its measured times, without the
-slowest fiftieth, would fit, it is retried with exponential back-off. These times then have the weight of ``RETRIED``
-times. A second late answer ends the retry, and the wait before the next retry is three times as long. If the paths in
-use are faster than their profile, the machine was busy during the profile, and all its paths are believed to be faster.
+A path that seems too slow is no longer used, and so no longer timed. The path is retried with exponential back-off if
+its measured times, without the slowest 2%, would fit. These times then have the weight of ``RETRIED`` times. A second
+late answer ends the retry, and the wait before the next retry is three times as long. If the paths in use are faster
+than in their profile, the machine was busy during the profile. Then all paths of the profile are assumed to be faster.
 
 Times of a busy machine are recognised by their spread (:func:`disturbed`) and are not stored. If a profile is still
 disturbed when measured again, only its undisturbed times count, with the weight of ``RETRIED`` times. A path is then
@@ -34,13 +34,18 @@ from numpy.typing import NDArray
 
 KEPT = 1000  # number of newest times that are used, reported and stored
 NEEDED = 0.995  # the quantile of these times that is taken as the time that a path needs
-LIKELY = 0.98  # share of the measured times, the fastest, that are believed when a path is retried
+LIKELY = 0.98  # the fastest share of the measured times, which counts when a path is retried
 TRUSTED, RETRIED = 500, 200  # weight of a profile, in times: at first, and when a slow path is retried
-PATIENCE, LONGER, LONGEST = 10, 3, 60.0  # runs before a slow path is retried; growth factor; limit in seconds
-SETTLED = 300  # answers at its first speed after which a path's wait for a retry is reset
-FAR, CLOSE_MS = 4.0, 1.0  # how far the ``NEEDED`` quantile may be above the fastest tenth: a factor, or ms
-CALM = 2.0  # a disturbed profile's times count up to this factor times its fastest tenth
-FEW = 30  # a session's times are judged alone if there are at least this many, else together with earlier times
+PATIENCE, LONGER, LONGEST = (
+    10,
+    3,
+    60.0,
+)  # wait before a retry, in run times of the path; its growth factor; its limit in s
+SETTLED = 300  # number of answers at its first speed after which a path's wait before a retry is reset
+# the largest ``NEEDED`` quantile of undisturbed times: FAR · q or q + CLOSE_MS, where q is their 10th percentile
+FAR, CLOSE_MS = 4.0, 1.0
+CALM = 2.0  # times of a disturbed profile count up to this multiple of their 10th percentile
+FEW = 30  # a session with at least this many times is judged by them alone, otherwise together with earlier times
 BUSY = 0.8  # if paths now take less than this share of their profiled time, the machine was busy during the profile
 Origin = Literal["measured", "stored", "busy"]
 """Where a profile comes from: measured now, stored by an earlier session, or measured while the machine was busy."""
@@ -64,19 +69,19 @@ class Timing:
 
 
 def disturbed(ms: Sequence[float] | NDArray[np.float64]) -> bool:
-    """Return whether the machine was busy while these times were measured: the slowest are far from the fastest."""
+    """Return whether the slowest times are far above the fastest, as on a busy machine."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return bool(needed > max(FAR * fast, fast + CLOSE_MS))
 
 
 def undisturbed(ms: Sequence[float]) -> list[float]:
-    """Return those of the times that were measured while the machine was not busy."""
+    """Return the times that were not disturbed by a busy machine."""
     fast = float(np.quantile(ms, 0.1, method=SEEN))
     return [took for took in ms if took <= max(CALM * fast, fast + CLOSE_MS)]
 
 
 def spread(ms: Sequence[float]) -> float:
-    """Return the ``NEEDED`` quantile divided by the fastest tenth. The larger it is, the busier the machine was."""
+    """Return the ``NEEDED`` quantile divided by the 10th percentile. A larger ratio means a busier machine."""
     fast, needed = np.quantile(ms, (0.1, NEEDED), method=SEEN)
     return float(needed / fast)
 
@@ -85,9 +90,9 @@ class Recent:
     """The median and 95th percentile of recent values.
 
     Args:
-        kept: the number of last values that are used.
-        enough: the number of values needed for quantiles.
-        seconds: the age at which a value no longer counts.
+        kept: number of newest values that are used.
+        enough: minimum number of values for computing quantiles.
+        seconds: age above which a value no longer counts.
     """
 
     REFRESH = 8  # the quantiles are computed again after this many values, or after a second
@@ -116,7 +121,7 @@ class Recent:
         return self._quantiles
 
     def fastest(self, now: float) -> float | None:
-        """Return the smallest of the recent values, even if there is only one; None if there are none."""
+        """Return the smallest of the recent values, or None if there are no values."""
         return min((value for at, value in list(self._values) if now - at <= self._seconds), default=None)
 
 
@@ -135,15 +140,15 @@ class PathLatency:
         profiled: the percentiles of the profile.
 
     Raises:
-        ValueError: there are no measured times, or some are not finite or not above 0.
+        ValueError: there are no measured times, or a time is not finite or not above 0.
     """
 
-    REFRESH = 64  # ``needs`` is computed again after this many answers in time, as each of them changes it little
+    REFRESH = 64  # ``needs`` is computed again after this many timely answers, since a single one changes it little
 
     def __init__(self, profile: Sequence[float], now: float, trusted: int | None = None) -> None:
         measured = np.asarray(profile[-KEPT:], np.float64)
         if not measured.size or not np.isfinite(measured).all() or measured.min() <= 0:
-            raise ValueError(f"profile {list(profile)[:3]}: must be times above 0, at least one")
+            raise ValueError(f"profile = {list(profile)[:3]}: must be one or more finite times above 0")
         self._lock = threading.Lock()
         self._last = now
         self.profiled = Timing.of(measured)
@@ -157,7 +162,7 @@ class PathLatency:
         self._patience = self._least = 1e-3 * PATIENCE * self.profiled.p50
 
     def _trust(self, times: NDArray[np.float64], count: int) -> None:
-        """Start again from ``count`` times with the distribution of ``times``."""
+        """Replace the times that count by ``count`` times with the distribution of ``times``."""
         shares = (np.arange(count) + 0.5) / count
         spread = np.random.default_rng(0).permutation(np.quantile(times, shares, method=SEEN))
         self._counted = deque(spread.tolist(), maxlen=KEPT)
@@ -184,7 +189,7 @@ class PathLatency:
                 self._patience = self._least
 
     def retry(self, ms: float, now: float, pace: float) -> bool:
-        """Return whether to try the path again within ``ms`` although it needs more, since it was long unused.
+        """Return whether to retry the path within ``ms``, although it needs more, because it was unused for long.
 
         Args:
             pace: observed time divided by profiled time, see ``Latencies.pace``. Values above 1 count as 1.
@@ -198,7 +203,7 @@ class PathLatency:
         return True
 
     def recent(self, now: float) -> tuple[float, float] | None:
-        """Return (median, 95th percentile) of the last times, or None if the path has hardly run lately."""
+        """Return (median, 95th percentile) of the last times, or None if the path has rarely run lately."""
         return self._recent.quantiles(now)
 
     @property
@@ -212,7 +217,7 @@ class PathLatency:
             return [round(t, 5) for t in self._observed]
 
     def to_store(self) -> list[float]:
-        """Return the newest times, or those of the last call if a busy machine disturbed the times observed since."""
+        """Return the newest times, or the last call's result if a busy machine disturbed the observed times."""
         samples = self.samples()
         session = samples[-self._observations :] if self._observations >= FEW else samples
         if not disturbed(session):
@@ -221,7 +226,9 @@ class PathLatency:
 
 
 class Latencies:
-    """The estimated times of all paths at one batch size. All were profiled together, so a busy machine affected all.
+    """The estimated times of all paths at one batch size.
+
+    All paths are profiled together, so a busy machine disturbs the times of all paths.
 
     Args:
         profile: measured milliseconds by path.
@@ -238,21 +245,22 @@ class Latencies:
         self._ratios = Recent(enough=32, seconds=math.inf)
 
     def observe(self, path: str, ms: float, now: float, *, full: bool = True) -> None:
-        """Add an observed time. If not ``full`` (fewer images than profiled), it does not count for the pace."""
+        """Add an observed time. The time does not count for the pace if the batch had fewer images than the profile
+        (``full`` is false)."""
         latency = self.paths[path]
         latency.observe(ms, now)
         if full:
             self._ratios.add(ms / latency.profiled.p50, now)
 
     def fits(self, path: str, ms: float, now: float) -> bool:
-        """Return whether to use the path within ``ms``: it needs no more time, or is due for a retry."""
+        """Return whether to use the path within ``ms``: the path needs no more time, or is due for a retry."""
         latency = self.paths[path]
         return latency.needs <= ms or latency.retry(ms, now, self.pace(now))
 
     def to_store(self, now: float) -> dict[str, list[float]] | None:
-        """Return times by path for a later session; None if they cannot be trusted, so that it measures again.
+        """Return times by path for a later session, or None if the later session should measure again.
 
-        They cannot be trusted if the profile was disturbed, or if the paths in use are now much faster than in it.
+        It should do so if the profile was disturbed, or if the paths in use are now much faster than in the profile.
         """
         if self.origin == "busy" or self.pace(now) < BUSY:
             return None

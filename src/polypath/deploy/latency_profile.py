@@ -1,6 +1,6 @@
 """Measures times of a bundle's paths on this machine in a short profile, and stores them in the cache folder.
 
-Each bundle, runtime and machine has a file ``profiles/KEY.json`` below ``POLYPATH_CACHE`` (else ``~/.cache/polypath``).
+Each bundle, runtime and machine has a file ``profiles/KEY.json`` in ``POLYPATH_CACHE`` (default ``~/.cache/polypath``).
 The key depends on everything that the times depend on: processor, cores, versions, threads, precision. If a file is
 damaged or cannot be written, the profile is measured again. A profile that a busy machine disturbed is also measured
 again; if it is still disturbed, it is not stored.
@@ -31,8 +31,8 @@ from polypath.storage.files import write_json
 FORMAT = 2  # times of format 1 may come from a busy machine
 WARMUP = 3
 LEAST, MOST = 30, 1000  # the fewest and the most measurements of a path
-SECONDS = 1.0  # how long a path is measured, unless LEAST measurements take longer
-TRIES = 3  # how often a profile is measured at most, while it is disturbed
+SECONDS = 1.0  # measuring time of a path, unless LEAST measurements take longer
+TRIES = 3  # maximum number of times that a profile is measured, if it is disturbed each time
 Times = Annotated[list[Annotated[float, Meta(gt=0, le=sys.float_info.max)]], Meta(min_length=1)]
 
 
@@ -90,7 +90,7 @@ class Store:
     """The cache file of one bundle in one runtime.
 
     Args:
-        facts: what the times depend on, as JSON values.
+        facts: facts on which the times depend, as JSON values.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -122,7 +122,7 @@ class Store:
 
 
 def machine() -> dict[str, Any]:
-    """Return the facts about this machine that times depend on."""
+    """Return the facts about this machine on which times depend."""
     return {
         "processor": processor(),
         "architecture": platform.machine(),

@@ -29,12 +29,12 @@ from polypath.storage.layout import CONFIG, WEIGHTS, in_run
 
 NAME, FORMAT, VERSIONS = "manifest.json", "polypath-bundle", (1, 2)
 STATISTICS = "statistics.safetensors"
-LARGEST = 4 * 2**20  # bytes of a manifest
+LARGEST = 4 * 2**20  # maximum bytes of a manifest
 Name = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]  # exports write 0.05 to 20
-_FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # directly in the bundle's folder
+_FILE = re.compile(r"[\w=,+-][\w=,+.-]*")  # the name of a file directly in the bundle's folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,16 @@ class BundlePath:
             of layers (shortest, longest).
         error: error on held-out images in percent; None if the path was never scored.
         test_error: error on the test split, which was used for no choice.
-        temperature: divides logits before the softmax, so that confidences are calibrated.
+        temperature: divisor of the logits before the softmax, so that confidences are calibrated.
         calibration: expected calibration error in percent, ``before`` and ``after`` the temperature was applied, and
             the number of images that the temperature was fitted on.
         statistics: whether the path has recalibrated batch-norm statistics, in ``statistics.safetensors``.
         files: the graph's file by format: ``{"onnx": "column-2.onnx"}``; empty if only torch can run the path.
         network: the name of the path's network; empty if there is only one.
-        precision: precision of the graph. In ``f32``, its answers equal those of eager PyTorch within rounding on every
+        precision: precision of the graph. Answers in ``f32`` equal those of eager PyTorch within rounding on every
             processor.
-        errors: for a path in ``int8``, whose ``error`` and ``test_error`` are None: its errors by the kind of processor
-            instructions with which they were measured (:func:`polypath.profiling.instructions.instructions`).
+        errors: the errors of a path in ``int8``, by the kind of processor instructions with which they were measured
+            (:func:`polypath.profiling.instructions.instructions`). Its ``error`` and ``test_error`` are None.
     """
 
     name: Name
@@ -92,7 +92,7 @@ class BundlePath:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The part of its path that a rung runs. It reads values left by earlier rungs whose paths share nodes with it.
+    """The part of a rung's path that the rung runs. It reads values of nodes that earlier rungs have already run.
 
     Attributes:
         reads: the slots that contain the graph's inputs, in order; ``input`` contains the images.
@@ -151,7 +151,7 @@ class Manifest:
         ladder: the rungs of the ladder, cheapest first; see :class:`Rung`.
         held_out: the file with confidences on held-out images, from which stopping thresholds are computed, or None.
         latency: measured times. Each row states its runtime, path, batch size, threads and machine.
-        checks: how much the outputs of each graph differed from eager PyTorch's when it was written.
+        checks: the differences between each graph's outputs and eager PyTorch's, measured when the graph was written.
         about: facts for readers: data, seeds, revision, versions.
         files: ``{file: {"sha256", "bytes"}}`` for every other file in the folder.
     """
@@ -228,22 +228,22 @@ def read(folder: Path) -> tuple[Manifest, str]:
     """
     file = folder / NAME
     if not file.is_file():
-        raise ValueError(f"{folder}: no bundle, {NAME} is missing{in_run(folder)}")
+        raise ValueError(f"{folder} is not a bundle: {NAME} is missing{in_run(folder)}")
     values = read_json(file, LARGEST)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f'{file}: not the manifest of a bundle (it has no "format": "{FORMAT}")')
+        raise ValueError(f'{file} is not the manifest of a bundle: it has no "format": "{FORMAT}"')
     version = values.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in VERSIONS:
-        raise ValueError(f"{file}: format_version {version!r}; this polypath reads {VERSIONS[0]} to {VERSIONS[-1]}")
+        raise ValueError(f"{file}: format_version = {version!r}: this Polypath reads {VERSIONS[0]} to {VERSIONS[-1]}")
     if values.get("digest") != digest(values):
-        raise ValueError(f"{file}: damaged, its digest does not match")
+        raise ValueError(f"{file} is damaged: its digest does not match")
     try:
         table = {**values, "preparation": asdict(preparation(values))}
         manifest = decode(table, Manifest, "manifest", others=True)
         check_scale(manifest.preparation)
         if version_of(manifest) != version:
-            some = "some, or paths of another precision than f32" if version == 2 else "none, nor other precisions"
-            raise ValueError(f"networks: format_version {version} has {some}")
+            some = "several networks or a precision other than f32" if version == 2 else "only one network in f32"
+            raise ValueError(f"networks: a bundle of format_version {version} must have {some}")
         _check_names(manifest)
         _check_precisions(manifest)
     except ValueError as error:
@@ -259,32 +259,32 @@ def check_scale(preparation: Preparation) -> None:
 
 
 def folder_of(network: str) -> str:
-    """Return the prefix of a network's file names. Files of an only network are in the bundle's folder itself."""
+    """Return the prefix of a network's file names. It is empty if there is only one network."""
     return f"{network}/" if network else ""
 
 
 def _check_names(manifest: Manifest) -> None:
-    """Raise ``ValueError`` if one part of a manifest refers to something that another part lacks."""
+    """Raise ``ValueError`` if names in a manifest are repeated, or refer to something that does not exist."""
     names = Counter(path.name for path in manifest.paths)
     for name, times in names.items():
         if times > 1:
-            raise ValueError(f"paths: {name!r} is named twice")
+            raise ValueError(f"paths: two paths have the name {name!r}")
         if as_unicode(name) != name:
-            raise ValueError(f"paths: {name!r} is not text")
+            raise ValueError(f"paths: the name {name!r} is not valid text")
     _check_networks(manifest)
     ran: set[str] = set()
     left = {INPUT}
     for rung in manifest.ladder:
         if unknown := [name for name in (rung.path, *rung.combine) if name not in names]:
-            raise ValueError(f"ladder: no path {unknown[0]!r}; there are {listed(names)}")
+            raise ValueError(f"ladder: there is no path {unknown[0]!r}; the paths are {listed(names)}")
         ran.add(rung.path)
         if not ran.issuperset(rung.combine):
-            raise ValueError(f"ladder: {rung.combine!r} contains paths that have not run before")
+            raise ValueError(f"ladder: combine = {rung.combine!r} contains paths that have not run before")
         if rung.step is not None:
             if lost := [slot for slot in rung.step.reads if slot not in left]:
-                raise ValueError(f"ladder: {rung.path!r} reads {lost[0]!r}, which no step before it leaves")
+                raise ValueError(f"ladder: the step of {rung.path!r} reads {lost[0]!r}, which no earlier step leaves")
             if twice := [slot for slot in rung.step.leaves if slot in left]:
-                raise ValueError(f"ladder: {rung.path!r} leaves {twice[0]!r}, which is there already")
+                raise ValueError(f"ladder: the step of {rung.path!r} leaves {twice[0]!r}, which already exists")
             left.update(rung.step.leaves)
     _check_named_files(manifest)
 
@@ -294,27 +294,27 @@ def _check_precisions(manifest: Manifest) -> None:
     int8 = {path.name: path for path in manifest.paths if path.precision != "f32"}
     for path in int8.values():
         if path.error is not None or path.test_error is not None:
-            raise ValueError(
-                f"paths: {path.name!r} of precision {path.precision} has errors without a kind of instructions"
-            )
+            raise ValueError(f"paths: {path.name!r} in {path.precision} must state its errors by kind of instructions")
         if "onnx" not in path.files:
-            raise ValueError(f"paths: {path.name!r} in {path.precision} has no graph")
+            raise ValueError(f"paths: {path.name!r} in {path.precision} has no ONNX graph")
     if steps := [rung for rung in manifest.ladder if rung.path in int8 and rung.step is not None]:
-        raise ValueError(f"ladder: {steps[0].path!r} in {int8[steps[0].path].precision} cannot have a step")
+        raise ValueError(f"ladder: the rung of {steps[0].path!r} in {int8[steps[0].path].precision} cannot have a step")
 
 
 def _check_networks(manifest: Manifest) -> None:
     """Check that each path's network exists, and that each network has a folder, files and a path."""
     known = manifest.networks or {"": None}
     if unknown := [path for path in manifest.paths if path.network not in known]:
-        raise ValueError(f"paths: {unknown[0].name!r} is of network {unknown[0].network!r}; there are {listed(known)}")
+        raise ValueError(
+            f"paths: {unknown[0].name!r} is of network {unknown[0].network!r}: must be one of {listed(known)}"
+        )
     for name in manifest.networks:
         if not _FILE.fullmatch(name) or name in manifest.files:
-            raise ValueError(f"networks: {name!r} is not a folder name")
+            raise ValueError(f"networks: {name!r} cannot be the name of a folder")
         if lost := [file for file in (CONFIG, WEIGHTS) if folder_of(name) + file not in manifest.files]:
-            raise ValueError(f"networks: {name!r} has no {lost[0]} among the files")
+            raise ValueError(f"networks: {name!r} has no file {lost[0]}")
         if all(path.network != name for path in manifest.paths):
-            raise ValueError(f"networks: no path is of {name!r}")
+            raise ValueError(f"networks: {name!r} has no path")
 
 
 def _check_named_files(manifest: Manifest) -> None:
@@ -326,10 +326,10 @@ def _check_named_files(manifest: Manifest) -> None:
     named += [(network, name) for network, step in steps for name in step.files.values()]
     named += [(path.network, folder_of(path.network) + STATISTICS) for path in manifest.paths if path.statistics]
     if strange := [name for network, name in named if not name.startswith(folder_of(network))]:
-        raise ValueError(f"files: {strange[0]!r} is named by a path of another network")
+        raise ValueError(f"files: {strange[0]!r} is used by a path of another network")
     every = [name for _, name in named] + ([manifest.held_out] if manifest.held_out is not None else [])
     if lost := [name for name in every if name not in manifest.files]:
-        raise ValueError(f"files: {lost[0]!r} is named, but has no checksum")
+        raise ValueError(f"files: {lost[0]!r} is used, but has no checksum")
 
 
 def _within(name: str, networks: Collection[str]) -> str:
@@ -345,13 +345,13 @@ def check_files(names: Iterable[str]) -> None:
 
 
 def check_file(file: Path, facts: FileFacts, verify: bool = True) -> None:
-    """Raise ``ValueError`` if a file is missing or damaged. With ``verify``, its digest is compared too."""
+    """Raise ``ValueError`` if a file is missing or damaged. With ``verify``, compare the digest, too."""
     try:
         if not file.is_file():
             raise ValueError(f"{file.parent}: {file.name} is missing")
         if file.stat().st_size != facts["bytes"]:
-            raise ValueError(f"{file}: damaged, it has {file.stat().st_size:,} bytes, not {facts['bytes']:,}")
+            raise ValueError(f"{file} is damaged: it has {file.stat().st_size:,} bytes, not {facts['bytes']:,}")
         if verify and file_digest(file) != facts["sha256"]:
-            raise ValueError(f"{file}: damaged, its checksum does not match")
+            raise ValueError(f"{file} is damaged: its checksum does not match")
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror or error}") from error

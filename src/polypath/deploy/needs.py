@@ -1,4 +1,4 @@
-"""Checks, before any work, that the packages that an export needs besides torch are installed."""
+"""Checks, before any work, that all packages needed for an export are installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from polypath.core.checks import check, one_of
 from polypath.core.extras import installed, need
 
 CHECKERS = ("onnxruntime", "openvino")
-"""Runtimes in which an ONNX file is compared with eager: all that are installed, and at least one."""
+"""Runtimes in which an ONNX file is compared with eager PyTorch. All installed ones are used; one is required."""
 
 _NEEDS: dict[str, tuple[str, ...]] = {
     "bundle": ("onnx", "onnxscript"),
@@ -25,7 +25,7 @@ def check_installed(format: str) -> None:
     export of a gated network, and ``int8`` for a bundle's int8 paths.
 
     Raises:
-        ValueError: an unknown format.
+        ValueError: the format is unknown.
         ImportError: a package is missing. The message says what to install.
     """
     check("format", format, one_of(*_NEEDS))
@@ -36,10 +36,10 @@ def check_installed(format: str) -> None:
 
 
 def checkers() -> list[str]:
-    """Return the installed runtimes that can compare an ONNX file with eager.
+    """Return the installed runtimes in which an ONNX file can be compared with eager PyTorch.
 
     Raises:
-        ImportError: there is none, so an export could not be checked.
+        ImportError: no such runtime is installed, so an export could not be checked.
     """
     found = [name for name in CHECKERS if installed(name)]
     if not found:

@@ -35,7 +35,7 @@ class StoredNetwork:
         """The network, in evaluation mode, on the CPU.
 
         Raises:
-            ValueError: the network is damaged, or has another number of classes.
+            ValueError: the network is damaged, or has a wrong number of classes.
         """
         from polypath.storage.loading import load
 
@@ -44,7 +44,7 @@ class StoredNetwork:
         net = load(self.folder)
         if net.num_classes != self.classes:
             raise ValueError(
-                f"{self.folder}: its network has {net.num_classes} classes, but its manifest names {self.classes}"
+                f"{self.folder}: the network has {net.num_classes} classes, but the manifest lists {self.classes}"
             )
         return net
 

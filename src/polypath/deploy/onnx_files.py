@@ -1,4 +1,4 @@
-"""Finds where the weights of a bundle's ONNX files are stored, and compares runtimes' answers with eager's."""
+"""Finds where the weights of a bundle's ONNX files are stored, and compares runtimes with eager PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 
 def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
-    """Return where the weights of a path are stored. ``place`` is the index of its norms in the statistics, if any."""
+    """Return the places of a path's weights by name. ``place`` is the index of its norms in the statistics, or None."""
     known = onnx_graph.places(folder / WEIGHTS)
     if place is not None:
         for key, where in onnx_graph.places(folder / STATISTICS).items():
@@ -32,10 +32,11 @@ def weights_at(folder: Path, place: int | None) -> dict[str, onnx_graph.Place]:
 
 
 def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[check.Check]:
-    """Compare an ONNX file with eager in each installed runtime, or skip a runtime with a warning if it cannot load it.
+    """Compare an ONNX file with eager PyTorch in each installed runtime. A runtime that cannot load the file is skipped
+    with a warning.
 
     Raises:
-        ValueError: a runtime differs from eager, or none can load the file.
+        ValueError: a runtime differs from eager PyTorch, or no runtime can load the file.
         ImportError: no runtime is installed, so the file could not be checked.
     """
     found: list[check.Check] = []
@@ -50,13 +51,13 @@ def check_onnx(file: Path, net: torch.nn.Module, shape: Sequence[int]) -> list[c
     if not found:
         raise refused[0]
     for error in refused:
-        LOG.warning("%s; other runtimes can", error)
+        LOG.warning("%s; other runtimes can load it", error)
     return found
 
 
 def opened(runtime: str, file: Path, batch: int | None = None) -> Callable[..., list[Any]]:
-    """Open an ONNX file, and return it as a function of its inputs. It accepts any batch size, or only ``batch`` if the
-    runtime prepares for one size."""
+    """Open an ONNX file, and return it as a function of its inputs. The function accepts any batch size, or only
+    ``batch`` if the runtime prepares for one size."""
     if runtime == "onnxruntime":
         from polypath.deploy.runtimes.onnxruntime_ import caller, make_session
 

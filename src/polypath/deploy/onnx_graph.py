@@ -32,9 +32,11 @@ def exported(net: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 
 def exported_many(net: nn.Module, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
-    """Export a module with several inputs, which have the same batch size, as :func:`exported` does."""
+    """Export a module with several inputs of the same batch size, as :func:`exported` does."""
     if min(map(len, examples)) < 2:
-        raise ValueError("example: torch treats a batch of one as a constant; give two samples or more")
+        raise ValueError(
+            "an example has fewer than two samples: give two or more, since torch treats a batch of one as a constant"
+        )
     batch = torch.export.Dim("batch", max=2**16)
     shapes: Any = tuple({0: batch} for _ in examples)
     several = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(net.forward).parameters.values())
@@ -87,7 +89,7 @@ def to_onnx(program: torch.export.ExportedProgram, *, fold: bool, name: str, out
 
 
 def _forget_memory_formats(program: torch.export.ExportedProgram) -> None:
-    """Remove memory formats: ONNX has only one, and torch 2.11 would write loops that copy into another."""
+    """Remove memory formats: ONNX has only one, and torch 2.11 would write loops that copy to another one."""
     aten = torch.ops.aten
     for node in list(program.graph.nodes):
         if node.target is aten.contiguous.default:
@@ -103,8 +105,8 @@ def _inputs(program: torch.export.ExportedProgram) -> int:
 
 
 def check_static(model: Any) -> None:
-    """Raise ``ValueError`` if a graph has control flow (choices are made outside of graphs), or an operator that the
-    check on reading refuses."""
+    """Raise ``ValueError`` if a graph has control flow (choices are made outside of graphs), or an operator that is
+    refused when the graph is read."""
     check_operators([(node.domain, node.op_type) for node in model.graph.all_nodes()])
 
 
@@ -131,10 +133,10 @@ def places(file: Path) -> dict[str, Place]:
 
 
 def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
-    """Replace weights in the graph by references to files in ``folder`` that contain them; return how many.
+    """Replace weights in the graph by references to files in ``folder``, and return the number of these weights.
 
-    ``known`` contains the place of each weight, by its name in the graph. A weight with other bytes than there (the
-    exporter may change a layout) stays in the graph.
+    ``known`` contains the place of each weight, by its name in the graph. A weight stays in the graph if its bytes
+    differ from those at this place (the exporter may change a layout).
     """
     import onnx_ir as ir
 
@@ -162,14 +164,14 @@ def point_at(model: Any, known: Mapping[str, Place], folder: Path) -> int:
 
 
 def write(model: Any, file: Path) -> None:
-    """Write a model atomically. Weights in other files stay there."""
+    """Write a model atomically. Weights in other files are not copied."""
     import onnx_ir as ir
 
     write_file(file, ir.to_proto(model).SerializeToString())
 
 
 def _strip(model: Any, name: str) -> None:
-    """Remove the exporter's records of which source line made each node: they are half of the file."""
+    """Set the graph's name, and remove the exporter's records of source lines, which are half of the file."""
     model.graph.name = name
     model.graph.doc_string = model.doc_string = None
     model.metadata_props.clear()

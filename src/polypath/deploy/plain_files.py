@@ -1,6 +1,6 @@
 """Makes bundles whose files are links, as in the Hub's cache (``snapshots/… -> ../../blobs/…``), readable for runtimes.
 
-A graph refers by name to weight files beside it. OpenVINO and ONNX Runtime 1.24 first resolve links, then refuse
+A graph refers by name to weight files in its folder. OpenVINO and ONNX Runtime 1.24 first resolve links, then refuse
 weights outside the graph's folder. onnx also refuses files with several names (hard links), which some installers make.
 """
 
@@ -21,7 +21,7 @@ class PlainFiles:
     a temporary folder with copies, which is deleted with this object.
 
     Args:
-        one_name: also copy files that have several names.
+        one_name: whether to copy files with several names as well.
 
     Raises:
         OSError: a temporary folder is needed but cannot be written.

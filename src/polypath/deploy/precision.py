@@ -11,7 +11,7 @@ from polypath.deploy.manifest import BundlePath
 from polypath.profiling.instructions import has_bf16, instructions
 
 OF_GRAPHS = ("openvino", "onnxruntime")
-"""Runtimes that run graphs, and so can run paths in int8. The others run the network itself in floating point."""
+"""Runtimes that run graphs, and so can run int8 paths. The other runtimes run the network itself in floating point."""
 
 
 def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bundle, list[str], str]:
@@ -27,7 +27,7 @@ def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bun
         ValueError: no path is left, or the precision is bf16 and the processor has no instructions for it.
     """
     if precision == "bf16" and "cuda-graphs" not in runtimes and not has_bf16():
-        raise ValueError("precision 'bf16': this processor has no instructions for it, and would emulate it; take f32")
+        raise ValueError("precision 'bf16': this processor has no bf16 instructions and would emulate them; use f32")
     kind = instructions()
     graphs = [name for name in runtimes if name in OF_GRAPHS]
     unknown = [path for path in bundle.paths if path.errors_with(kind) is None]
@@ -43,15 +43,15 @@ def usable(bundle: Bundle, precision: str, runtimes: Sequence[str]) -> tuple[Bun
     note = ""
     if precision == "auto" and unknown and graphs:
         names = listed([path.name for path in unknown])
-        note = f"left out: {names}, whose errors are not known on {_facts(unknown, kind)}"
+        note = f"paths {names} are left out: their errors are not known with {_facts(unknown, kind)}"
     elif precision == "auto" and len(kept) < len(bundle.paths):
-        note = f"left out: paths in int8, which {listed(list(runtimes))} cannot run"
+        note = f"paths in int8 are left out: {listed(list(runtimes))} cannot run them"
     known = bundle if len(kept) == len(bundle.paths) else bundle.with_paths([path.name for path in kept])
     return on_kind(known, kind), graphs if whole else list(runtimes), note
 
 
 def on_kind(bundle: Bundle, kind: str) -> Bundle:
-    """Return the bundle with its paths' errors as measured with a kind of instructions."""
+    """Return the bundle with the errors of its paths that were measured with one kind of instructions."""
     if all(path.precision == "f32" for path in bundle.paths):
         return bundle
     paths = tuple(_on(path, kind) for path in bundle.paths)
@@ -67,18 +67,18 @@ def _none_left(
     bundle: Bundle, precision: str, runtimes: Sequence[str], unknown: Sequence[BundlePath], kind: str
 ) -> str:
     if precision == "int8" and all(path.precision == "f32" for path in bundle.paths):
-        return f"precision 'int8': {bundle.folder} has no paths in int8; `polypath export --precision int8` writes some"
+        return f"precision 'int8': {bundle.folder} has no paths in int8; `polypath export --precision int8` writes them"
     if precision == "auto" and unknown:
         return (
-            f"precision 'auto': no path of {bundle.folder} has an error that is known on {_facts(unknown, kind)}; take "
-            "precision 'int8' to run them anyway"
+            f"precision 'auto': the errors of all paths of {bundle.folder} are unknown with {_facts(unknown, kind)}; "
+            "use precision 'int8' to run the paths anyway"
         )
     if not any(name in OF_GRAPHS for name in runtimes):
         names = listed(list(runtimes))
-        return f"runtime {names}: runs paths in float, but {bundle.folder} has none; take openvino or onnxruntime"
-    return f"precision {precision!r}: {bundle.folder} has paths in int8 only"
+        return f"runtime {names} cannot run int8 paths, but {bundle.folder} has no others; use openvino or onnxruntime"
+    return f"precision {precision!r}: {bundle.folder} has only paths in int8"
 
 
 def _facts(unknown: Sequence[BundlePath], kind: str) -> str:
     kinds = sorted({known for path in unknown for known in path.errors})
-    return f"this machine's instructions ({kind}), only on {listed(kinds)}" if kinds else f"{kind} or anywhere"
+    return f"this machine's instructions ({kind}; known: {listed(kinds)})" if kinds else f"{kind} or other instructions"

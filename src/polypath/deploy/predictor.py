@@ -1,4 +1,4 @@
-"""Classifies images within a time budget, by the most accurate path of a bundle that is fast enough.
+"""Classifies images within a time budget, with the most accurate path of a bundle that is fast enough.
 
     predictor = AnytimePredictor(Bundle.open())
     answer = predictor.predict(images, budget_ms=2.0)
@@ -8,8 +8,8 @@
 A path fits a budget if the 99.5th percentile of its times on this machine, at this batch size, is within the budget.
 Times come from a short profile on first use, which is cached, and from later answers.
 
-A budget counts from a call to its return, without one-time work: decoders are loaded when a predictor is made, and a
-new batch size is profiled and its graphs are compiled before the clock starts.
+A budget covers the time from a call to its return, without one-time work: decoders are loaded when a predictor is made.
+A new batch size is profiled, and its graphs are compiled, before the clock starts.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class AnytimePredictor:
 
     Args:
         bundle: a :class:`Bundle`, its folder, or None for the pretrained one.
-        runtime: ``auto`` (the fastest installed one that can run the bundle, by a short profile), ``openvino``,
-            ``onnxruntime``, ``torch``, ``torch-compiled`` or ``cuda-graphs``.
+        runtime: ``openvino``, ``onnxruntime``, ``torch``, ``torch-compiled`` or ``cuda-graphs``; or ``auto``, which is
+            the fastest installed runtime that can run the bundle, by a short profile.
         threads: number of threads for one answer; None means the number of cores that this process may use.
-        precision: ``auto`` uses float32 paths, and int8 paths whose errors are known for this machine's instructions;
-            ``f32`` and ``int8`` use only paths of that precision; ``bf16`` runs float32 paths in bfloat16, where the
+        precision: ``auto`` uses float32 paths, and int8 paths whose errors are known for this machine's instructions.
+            ``f32`` and ``int8`` use only paths of that precision. ``bf16`` runs float32 paths in bfloat16, if the
             runtime supports it.
         limits: limits for images that are decoded.
-        profile: ``stored`` uses the times that an earlier session stored, and measures missing ones; ``fresh`` measures
-            again; a number measures each path for that many seconds, and accepts the times even of a busy machine.
+        profile: ``stored`` uses the times stored by an earlier session, and measures missing times. ``fresh`` measures
+            all times again. A number measures each path for that many seconds, and accepts times of a busy machine.
 
     Raises:
         ValueError: the bundle is damaged, the runtime is unknown, or the number of threads, the precision or the
@@ -147,20 +147,20 @@ class AnytimePredictor:
     def predict(
         self, images: Any, budget_ms: float | None = None, path: str | None = None, *, top_k: int | None = None
     ) -> Answer:
-        """Classify images by the most accurate path that fits ``budget_ms``, or by ``path``.
+        """Classify images with the most accurate path that fits ``budget_ms``, or with ``path``.
 
         Args:
             images: a uint8 array ``(N, H, W, C)`` or ``(H, W, C)``; or one or a sequence of PIL images, encoded bytes
                 or files.
             budget_ms: milliseconds from this call to its return, for all images together; one-time profiling and
-                loading do not count. None uses the most accurate path.
+                loading do not count. If neither a budget nor a path is given, the most accurate path runs.
             path: the name of a path to use, however slow; not together with a budget.
             top_k: number of classes that :meth:`Answer.top` returns for each image; None means its default.
 
         Raises:
             BudgetError: the cheapest path needs more time than the budget (raised before anything is decoded), or more
-                than remains after decoding.
-            ValueError: invalid images or arguments.
+                time than remains after decoding.
+            ValueError: the images or an argument are invalid.
         """
         start = time.perf_counter()
         if top_k is not None:
@@ -171,7 +171,7 @@ class AnytimePredictor:
         else:
             budget_ms = check_budget(budget_ms)
             if path is not None:
-                raise ValueError(f"path {path!r} and budget_ms {budget_ms!r}: give one of them")
+                raise ValueError(f"path {path!r} and budget_ms {budget_ms!r} are both given: give only one of them")
             count = _count(images)
             start += self._make_ready(count)
             self.choose(budget_ms, count)
@@ -192,7 +192,7 @@ class AnytimePredictor:
         )
 
     def predict_until(self, images: Any, deadline: float) -> Iterator[Answer]:
-        """Yield better and better answers until ``deadline``, a time of ``time.monotonic()``.
+        """Yield more and more accurate answers until ``deadline``, a time of ``time.monotonic()``.
 
         The paths of the bundle's ladder run in order. A path's probabilities are averaged with those of earlier paths
         if this was more accurate on held-out images. Nodes that a path shares with earlier paths do not run again
@@ -206,7 +206,7 @@ class AnytimePredictor:
         check("deadline", deadline, _MOMENT)
         spent = Spent(max(0.0, 1e3 * (deadline - time.monotonic())), start, fixed=True)
         count = _count(images)
-        self._make_ready(count)  # its time counts, since a deadline is fixed
+        self._make_ready(count)  # this time counts, since a deadline is fixed
         self._ready_to_climb(count)
         x = self._within(images, spent)
         return self._until(x, deadline, spent)
@@ -233,16 +233,16 @@ class AnytimePredictor:
     def predict_confident(
         self, images: Any, *, risk: float = 0.05, trust: float = 0.95, budget_ms: float | None = None
     ) -> Confident:
-        """Classify each image by the ladder's first path that is confident enough.
+        """Classify each image with the ladder's first path that is confident enough.
 
         Args:
             risk: largest allowed share of wrong answers among images that stop. With 0.05, at least 95% of these
-                answers are right.
+                answers are correct.
             trust: probability that this holds, over the random choice of held-out images (exact binomial bound).
-            budget_ms: a path that would not finish in time is not started.
+            budget_ms: time budget for all images; a path that would not finish in time is not started.
 
         Raises:
-            ValueError: the bundle has no held-out answers, or too few for this risk. The message says how many are
+            ValueError: the bundle has no held-out answers, or too few for this risk. The message states the number
                 needed.
             BudgetError: the first path does not fit the budget.
         """
@@ -307,7 +307,7 @@ class AnytimePredictor:
 
         Args:
             images: as for :meth:`predict`.
-            spent: a budget. When it is used up, the decoding of a large image stops.
+            spent: a record of the budget. When the budget is used up, the decoding of a large image stops.
 
         Raises:
             DecodingLate: the budget is used up.
@@ -318,7 +318,7 @@ class AnytimePredictor:
         return prep.normalised(prep.array(images, self.limits, decode))
 
     def _within(self, images: Any, spent: Spent) -> np.ndarray:
-        """Call :meth:`prepared` within a budget. When it is used up, the decoding of a large image stops.
+        """Call :meth:`prepared` within a budget. When the budget is used up, the decoding of a large image stops.
 
         Raises:
             BudgetError: the budget is used up.
@@ -333,18 +333,18 @@ class AnytimePredictor:
     def run_path(self, name: str, x: np.ndarray) -> np.ndarray:
         """Run one path, and return its calibrated probabilities ``(N, classes)`` float32.
 
-        This method does not record the time. A caller that measures it can add it to :meth:`latencies`.
+        This method does not record the time. A caller can measure the time and add it to :meth:`latencies`.
 
         Args:
             x: images ``(N, C, H, W)`` float32, as :meth:`prepared` returns them.
 
         Raises:
-            ValueError: there is no such path, or the images have another shape or type.
+            ValueError: there is no such path, or the images have a wrong shape or type.
         """
         shape = (self.bundle.preparation.channels, *self.bundle.size)
         if x.dtype != np.float32 or x.ndim != 4 or x.shape[1:] != shape or not len(x):
             wanted = ", ".join(map(str, shape))
-            raise ValueError(f"x of shape {x.shape} and type {x.dtype}: must be float32 of shape (N, {wanted})")
+            raise ValueError(f"x has shape {x.shape} and type {x.dtype}: must be float32 of shape (N, {wanted})")
         if name not in self._temperature:
             name = self.bundle.path(name).name
         return self._probabilities(name, self.runtime.prepare(name, len(x))(x), len(x))
@@ -352,16 +352,16 @@ class AnytimePredictor:
     def _probabilities(self, name: str, logits: np.ndarray, batch: int) -> np.ndarray:
         classes = len(self.bundle.classes)
         if logits.shape != (batch, classes):
-            wanted = f"({batch}, {classes}), a number for each class"
-            raise ValueError(f"path {name!r} of {self.bundle.folder} gives {logits.shape}; must be {wanted}")
+            wanted = f"({batch}, {classes}), one logit for each class"
+            raise ValueError(f"path {name!r} of {self.bundle.folder} returns shape {logits.shape}: must be {wanted}")
         with np.errstate(all="ignore"):  # values that are not finite raise an error below
             probabilities = softmax(logits, self._temperature[name])
         if not np.isfinite(probabilities).all():
-            raise ValueError(f"path {name!r} of {self.bundle.folder} gives logits that are not finite: it is damaged")
+            raise ValueError(f"path {name!r} of {self.bundle.folder} is damaged: its logits are not finite")
         return probabilities
 
     def _timed(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Call :meth:`run_path`. Record its time if the batch size has been profiled, except that of a first run."""
+        """Call :meth:`run_path`. Record the time if the batch size has been profiled, unless this is a first run."""
         start = time.perf_counter()
         probabilities = self.run_path(name, x)
         end = time.perf_counter()
@@ -377,10 +377,10 @@ class AnytimePredictor:
         """Return the name of the most accurate path whose 99.5th percentile fits the budget.
 
         Args:
-            spent: how the budget was spent so far, for the error message.
+            spent: a record of the time spent so far, for the error message.
 
         Raises:
-            BudgetError: not even the cheapest path fits.
+            BudgetError: no path fits the budget.
         """
         latencies, now = self.latencies(batch), time.perf_counter()
         name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
@@ -399,10 +399,10 @@ class AnytimePredictor:
         """Return the estimated times at a batch size, rounded up to a power of two. Unknown times are measured.
 
         Args:
-            seconds: how long each path is measured, as for :meth:`profile`.
+            seconds: measuring time of each path, as for :meth:`profile`.
 
         Raises:
-            ValueError: a batch size below 1.
+            ValueError: the batch size is below 1.
         """
         size = profiles.bucket(batch)
         if (known := self._latencies.get(size)) is not None:
@@ -414,14 +414,14 @@ class AnytimePredictor:
         """Return times by path at a batch size, rounded up to a power of two. Unknown times are measured.
 
         Args:
-            fresh: measure again.
-            seconds: how long each path is measured; the times are accepted even if the machine was busy. None means 1
+            fresh: whether to measure known times again.
+            seconds: measuring time of each path; the times are accepted even if the machine was busy. None means 1
                 second, and measures again if the machine was busy. Longer profiles estimate high percentiles better: a
                 path of 40 ms runs only 30 times in a profile of a second, but exceeds its 99th percentile once in 100
                 runs.
 
         Raises:
-            ValueError: a batch size below 1, seconds not above 0.
+            ValueError: the batch size is below 1, or ``seconds`` is not above 0.
         """
         size = profiles.bucket(batch)
         check("seconds", seconds, optional(number(above=0)))
@@ -434,8 +434,8 @@ class AnytimePredictor:
     def save_profile(self) -> None:
         """Write the known times to the cache. This happens automatically after each profile and at exit.
 
-        Times that a busy machine disturbed are not written. Neither is a profile if the paths are now much faster than
-        in it. A later session measures these batch sizes again.
+        Times that were disturbed by a busy machine are not written. A profile is not written either if the paths are
+        now much faster than in the profile. A later session measures these batch sizes again.
         """
         with self._lock:
             now = time.perf_counter()
@@ -477,8 +477,8 @@ class AnytimePredictor:
         if origin == "busy" and not once:
             name = max(times, key=lambda name: spread(times[name]))
             LOG.warning(
-                "the machine was busy while times were measured (%s: %.3g to %.3g ms); they will be measured again by "
-                "the next session, or by --profile fresh",
+                "the machine was busy while times were measured (%s: %.3g to %.3g ms); the next session will measure "
+                "them again (to measure now, use --profile fresh)",
                 *(name, min(times[name]), max(times[name])),
             )
         self.save_profile()
@@ -509,7 +509,7 @@ class AnytimePredictor:
         return store.load(list(self._temperature)) if self._stored else {}
 
     def _open(self, name: str, opened: dict[str, _Opened]) -> None:
-        """Use the runtime ``name`` in this predictor. If it is not ``opened`` yet, it starts with its stored times."""
+        """Use the runtime ``name`` in this predictor. Open it with its stored times if it is not in ``opened``."""
         if name not in opened:
             runtime = open_runtime(name, self.bundle, self.threads, self._of_runtime)
             store, now = self._store_of((runtime.name, runtime.version, runtime.device)), time.perf_counter()
@@ -518,8 +518,8 @@ class AnytimePredictor:
         self.runtime, self._store, self._latencies = opened[name]
 
     def _typical_ms(self, name: str, opened: dict[str, _Opened]) -> float:
-        """Return the most accurate path's median time for one image. It comes from stored times, without opening the
-        runtime, or else from a short profile."""
+        """Return the most accurate path's median time for one image. The median is computed from stored times, without
+        opening the runtime, or otherwise from a short profile."""
         best = self._ranked[0]
         if stored := self._stored_times(self._store_of(facts_of(name))).get(1):
             return Timing.of(stored[best]).p50
@@ -529,8 +529,8 @@ class AnytimePredictor:
         return self._latencies[1].paths[best].timing.p50
 
     def _take_fastest(self, names: Sequence[str]) -> None:
-        """Open the runtime that runs the most accurate path fastest, and load every path. Runtimes that cannot run this
-        bundle here are left out with a warning, unless there is no other."""
+        """Open the runtime that runs the most accurate path fastest, and load every path. If other runtimes can run
+        this bundle here, a runtime that cannot run it is left out with a warning."""
         opened: dict[str, _Opened] = {}
         refused: dict[str, Exception] = {}
         took: dict[str, float] = {}
@@ -557,7 +557,7 @@ class AnytimePredictor:
     def _leaving_out(name: str, refused: dict[str, Exception]) -> Iterator[None]:
         try:
             yield
-        except GraphRefused:  # the bundle cannot be trusted, whichever runtime loads it
+        except GraphRefused:  # the bundle cannot be trusted in any runtime
             raise
         except (ValueError, ImportError, OSError, RuntimeError) as error:
             refused[name] = error

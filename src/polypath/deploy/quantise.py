@@ -1,9 +1,9 @@
 """Quantises a path's graph to int8 after training, with NNCF and training images.
 
 Source: R. Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, arXiv:1806.08342, sections 2
-and 3. Weights have a scale for each channel, activations one for each tensor, and ranges come from a few hundred
-images. Weights use only half of the int8 range, so that sums of two products fit into the 16 bits in which AVX2 and
-early AVX512 add them.
+and 3. Weights have a scale for each channel, and activations have a scale for each tensor. Ranges are estimated from a
+few hundred images. Weights use only half of the int8 range: AVX2 and early AVX512 add two products in 16 bits, and
+their sum must fit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or not len(self.images):
-            raise ValueError(f"calibration: images of shape {tuple(self.images.shape)}; must be (N, C, H, W)")
+            raise ValueError(f"calibration: images have shape {tuple(self.images.shape)}: must be (N, C, H, W)")
 
     @classmethod
     def of(cls, batches: Iterable[Any], images: int, seed: int) -> Calibration:
@@ -69,7 +69,7 @@ def quantised(model: Any, calibration: Calibration) -> Any:
     of ``QuantizeLinear`` and ``DequantizeLinear``, and weights are stored as int8.
 
     Args:
-        model: an ``onnx.ModelProto`` with its weights inside. It is not changed.
+        model: an ``onnx.ModelProto`` with its weights inside. The model is not changed.
 
     Raises:
         ImportError: NNCF is missing.
@@ -77,7 +77,7 @@ def quantised(model: Any, calibration: Calibration) -> Any:
     """
     if installed("openvino"):
         need("openvino", "quantisation")  # imported quietly, before NNCF imports it
-    with quiet("torch.utils.cpp_extension"):  # silences progress bars, and torch's notes on compilers
+    with quiet("torch.utils.cpp_extension"):  # silences progress bars, and torch's messages about compilers
         nncf = need("nncf", "--precision int8", "quantize")
         nncf.set_log_level(logging.ERROR)
         images: Iterable[np.ndarray] = calibration.images.numpy()

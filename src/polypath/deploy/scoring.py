@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scores:
-    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, and the seed for splitting them."""
+    """Answers to held-out images: logits ``(N, classes)`` by path, labels ``(N,)``, and the seed for splitting."""
 
     logits: Mapping[str, Tensor]
     labels: Tensor
@@ -34,13 +34,13 @@ class Scores:
 def scored(
     net: PathNet, paths: Mapping[str, Paths], statistics: BatchNormStatistics | None, batches: Batches
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute the logits ``(N, classes)`` of each path, with recalibrated norms. Return them and labels ``(N,)``."""
+    """Compute the logits ``(N, classes)`` of each path, with recalibrated norms. Return logits and labels ``(N,)``."""
     return answered({n: extract_estimated(net, p, statistics) for n, p in paths.items()}, batches)
 
 
 @torch.inference_mode()
 def answered(nets: Mapping[str, Answerer], batches: Batches) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute the logits ``(N, classes)`` of each of ``nets``. Return them and labels ``(N,)``."""
+    """Compute the logits ``(N, classes)`` of each of ``nets``. Return logits by name, and labels ``(N,)``."""
     rows: dict[str, list[Tensor]] = {n: [] for n in nets}
     truth = []
     for images, labels in batches:
@@ -53,7 +53,7 @@ def answered(nets: Mapping[str, Answerer], batches: Batches) -> tuple[dict[str, 
 
 
 def held_out_scores(networks: Mapping[str, BundleNetwork], chosen: Mapping[str, Candidate]) -> Scores | None:
-    """Compute the candidates' answers to held-out images, by names in the bundle. Return None without such images.
+    """Compute the candidates' answers to held-out images, by path name, or return None if there are no such images.
 
     Raises:
         ValueError: labels differ between networks.
@@ -81,7 +81,7 @@ def verdict_on(
     found = heldout.decide(scores.logits, scores.labels, macs, seed=scores.seed, keep=keep, networks=own, climb=climb)
     if left := [n for n in chosen if n not in found.names]:
         why = f"a cheaper path is as accurate on {found.images['choose']:,} held-out images"
-        LOG.info("left out: %s; %s (--keep keeps all)", ", ".join(left), why)
+        LOG.info("left out %s: %s (use --keep to keep all paths)", ", ".join(left), why)
     return found
 
 

@@ -1,10 +1,11 @@
 """Runs gated networks that were exported step by step: each part between gates and each loop is a separate graph.
 
-A gate runs at the end of the graph that computes its input. If its input comes from a switch, the gate is a separate
-graph. Decisions are applied outside the graphs, so a loop that a sample skips costs nothing: samples that continue are
-gathered into a smaller batch, and the others wait for the end of the switch, as in :mod:`polypath.core.execute`.
+A gate runs at the end of the graph that computes the gate's input. If this input comes from a switch, the gate is a
+separate graph. Decisions are applied outside the graphs, so a loop that a sample skips costs nothing. Samples that
+continue are gathered into a smaller batch. The other samples wait for the end of the switch, as in
+:mod:`polypath.core.execute`.
 
-config.json, model.safetensors    the network, as :mod:`polypath.storage.saving` writes it
+config.json, model.safetensors    the network, written by :mod:`polypath.storage.saving`
 NAME.onnx                         a graph; weights that loops share are stored once, in ``model.safetensors``
 steps.json                        the order in which the graphs run
 
@@ -38,7 +39,7 @@ Run = Callable[..., list[np.ndarray]]
 
 
 class Stepwise:
-    """A network written by :func:`polypath.deploy.write_stepwise`. Make one with :meth:`open`."""
+    """A network written by :func:`polypath.deploy.write_stepwise`. :meth:`open` opens such a network."""
 
     def __init__(self, stages: Sequence[Stage], runs: Mapping[str, Run], names: tuple[str, str]) -> None:
         self.stages, self.runs = tuple(stages), dict(runs)
@@ -49,7 +50,7 @@ class Stepwise:
         """Open the network in ``folder`` in ONNX Runtime.
 
         Args:
-            verify: compare every file with its checksum.
+            verify: whether to compare every file with its checksum.
 
         Raises:
             ValueError: the folder does not exist, a file is damaged or missing, or the format's version is too new.
@@ -69,16 +70,16 @@ class Stepwise:
 
     @classmethod
     def of(cls, net: PathNet) -> Stepwise:
-        """Make a stepwise network that runs the same stages in eager torch, for comparison."""
+        """Make a stepwise network that runs the stages of ``net`` in eager PyTorch, for comparison."""
         stages, modules = cut(net.eval())
         runs = {f"{stem}.onnx": _eager(module) for stem, module in modules.items()}
         return cls(stages, runs, (INPUT, net.wiring.output))
 
     def run(self, x: np.ndarray, *, force_open: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Return logits ``(N, classes)`` for images ``(N, C, H, W)``, and how many gated loops each image ran ``(N,)``.
+        """Return logits ``(N, classes)`` for images ``(N, C, H, W)``, and each image's number of gated loops ``(N,)``.
 
         Args:
-            force_open: run the gates, but let every sample pass, as a baseline for measurements.
+            force_open: run the gates, but ignore their decisions and run every loop, as a baseline for measurements.
         """
         values, loops = {self.input: x}, np.zeros(len(x), np.int64)
         for stage in self.stages:
@@ -97,7 +98,7 @@ class Stepwise:
         own = forgotten and not any(begin in loop.body.inputs for loop in stage.loops[1:])  # x may be written to
         x = values[begin]
         total, ran = len(x), 0
-        rows, out = None, None  # rows None: all samples still run
+        rows, out = None, None  # rows is None while all samples run
         logits = values.pop(stage.loops[0].logits or "", None)
         for loop in stage.loops:
             if loop.gate is not None:
@@ -133,7 +134,7 @@ def _at(value: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
 
 def _closed_up(x: np.ndarray, rows: np.ndarray, opened: np.ndarray, in_place: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples that continue, and their rows. With ``in_place``, the last samples are moved to the places of
-    samples that stopped."""
+    the samples that stop."""
     goes = np.flatnonzero(opened)
     if not in_place:
         return x.take(goes, 0), rows[goes]
@@ -166,10 +167,10 @@ class _Steps:
 def _read_steps(folder: Path, verify: bool) -> _Steps:
     file = folder / STEPS
     if not file.is_file():
-        raise ValueError(f"{folder}: no stepwise network ({STEPS} is missing)")
+        raise ValueError(f"{folder} is not a stepwise network: {STEPS} is missing")
     values = read_json(file)
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("format_version") != VERSION:
-        raise ValueError(f'{file}: no "format": "{FORMAT}" of version {VERSION}')
+        raise ValueError(f'{file}: must have "format": "{FORMAT}" and "format_version": {VERSION}')
     steps = decode(values, _Steps, str(file), others=True)
     try:
         check_files(steps.files)
@@ -186,7 +187,7 @@ def _check_order(steps: _Steps) -> None:
     held = {steps.input}
     for stage in steps.stages:
         if (stage.piece is None) != bool(stage.loops):
-            raise ValueError(f"stages: {stage.name!r} must have a piece or loops")
+            raise ValueError(f"stages: {stage.name!r} must have either a piece or loops")
         read = set(stage.piece.inputs) if stage.piece is not None else set[str]()
         for loop in stage.loops:
             names = {loop.begin, *loop.body.inputs, *(loop.gate.inputs if loop.gate else ())}
@@ -198,6 +199,6 @@ def _check_order(steps: _Steps) -> None:
         made = stage.piece.outputs if stage.piece is not None else (stage.name,)
         held = (held | set(made)) - set(stage.free)
     if steps.output not in held:
-        raise ValueError(f"output = {steps.output!r}: no stage computes it")
+        raise ValueError(f"output = {steps.output!r}: no stage computes this value")
     if lost := [piece.file for piece in pieces_of(steps.stages) if piece.file not in steps.files]:
         raise ValueError(f"files: {lost[0]!r} is used, but has no checksum")

@@ -1,7 +1,7 @@
 """Cuts a gated network into pieces: each part between gates and each loop becomes a separate module.
 
-A gate runs at the end of the piece that computes its input. If its input comes from a switch, the gate is a separate
-piece.
+A gate runs at the end of the piece that computes the gate's input. If this input comes from a switch, the gate is a
+separate piece.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from polypath.core.plan import Loop, Step
 
 @dataclass(frozen=True)
 class Piece:
-    """A graph: its file, and its inputs and outputs by node name."""
+    """A graph of a gated network: its file, and its inputs and outputs by node name."""
 
     file: str
     inputs: tuple[str, ...]
@@ -40,8 +40,8 @@ class LoopPiece:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part without gates (``piece``), or the switch ``name`` with its ``loops``; and the values to ``free`` after
-    it."""
+    """A part without gates (``piece``), or the switch ``name`` with its ``loops``. ``free`` lists the values to free
+    after the stage."""
 
     free: tuple[str, ...]
     piece: Piece | None = None
@@ -61,9 +61,9 @@ def pieces_of(stages: Sequence[Stage]) -> list[Piece]:
 
 
 class Part(nn.Module):
-    """Some steps of a network as a module. Its inputs are the values that these steps read, and its outputs are the
-    values that later steps read. With ``asks``, a gate and the value that it reads, the gate's logits are the last
-    output."""
+    """A module that runs some steps of a network. Its inputs are the values that these steps read, and its outputs are
+    the values that later steps read. ``asks`` may be a gate and the value that the gate reads. The gate's logits are
+    then the last output."""
 
     def __init__(self, net: PathNet, steps: Sequence[Step], inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Part(nn.Module):
 
 
 class GatePart(nn.Module):
-    """A gate as a module. It computes logits ``(N, 2)`` from the value that the gate reads."""
+    """A module that runs one gate. It computes logits ``(N, 2)`` from the value that the gate reads."""
 
     def __init__(self, net: PathNet, gate: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class GatePart(nn.Module):
 
 
 def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
-    """Return the stages of a gated network, and the module of each piece by its file name without the ending.
+    """Return the stages of a gated network, and the modules of the pieces by file name without the ending.
 
     Raises:
         ValueError: the network has no gates.
@@ -118,7 +118,7 @@ def cut(net: PathNet) -> tuple[list[Stage], dict[str, nn.Module]]:
 
 
 def _asked_early(stages: Sequence[Stage], modules: dict[str, nn.Module]) -> list[Stage]:
-    """Move each gate into the piece that computes its input, if there is one. This saves a call for each gate."""
+    """Move each gate into the piece that computes the gate's input, if a piece does so. This saves a call per gate."""
     found: list[Stage] = []
     for stage in stages:
         loops: list[LoopPiece] = []
@@ -170,6 +170,6 @@ def _switch(net: PathNet, step: Step, modules: dict[str, nn.Module]) -> Stage:
 
 
 def _read(loop: Loop) -> tuple[str, ...]:
-    """Return the values that a loop's nodes read from outside or, for a loop without nodes, the value it returns."""
+    """Return the values that a loop's nodes read from outside. A loop without nodes reads the value that it returns."""
     read = dict.fromkeys([*(source for step in loop.steps for source in step.sources), loop.end])
     return tuple(name for name in read if name not in loop.nodes)

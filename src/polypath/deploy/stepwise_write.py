@@ -35,19 +35,19 @@ def write_stepwise(
     *,
     size: int | tuple[int, int] | None = None,
 ) -> list[check.Check]:
-    """Write a gated network step by step into a new folder, and compare its answers with eager's.
+    """Write a gated network step by step into a new folder, and compare its answers with eager PyTorch's.
 
     Args:
-        size: image size in pixels; None means the network's own size or, if it has none, 32.
+        size: image size in pixels; None means the network's own size, see :func:`polypath.deploy.export.image_size`.
 
     Raises:
-        ValueError: the network has no gates, the folder exists, or answers differ from eager's.
+        ValueError: the network has no gates, the folder exists, or answers differ from eager PyTorch's.
         ImportError: the exporter's packages are missing.
     """
     net = net.eval()
     target = Path(folder)
     if target.exists():
-        raise ValueError(f"{target}: exists; choose another folder")
+        raise ValueError(f"{target}: this folder exists; choose another one")
     check_installed("steps")
     height, width = image_size(net, size)
     stages, modules = cut(net)

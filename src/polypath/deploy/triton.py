@@ -37,7 +37,7 @@ dynamic_batching {{
 
 
 def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: int = 64) -> list[str]:
-    """Write every path of a bundle as a model; return the models' names.
+    """Write every path of a bundle as a model, and return the models' names.
 
     Raises:
         ValueError: the bundle has no ONNX graphs, the folder is not empty, or ``max_batch`` is below 1.
@@ -47,7 +47,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
 
     max_batch = check("max_batch", max_batch, whole(1))
     if "onnx" not in bundle.formats:
-        raise ValueError(f"{bundle.folder}: has no ONNX graphs; write a bundle of it first")
+        raise ValueError(f"{bundle.folder} has no ONNX graphs: write a bundle of this network first")
     target = Path(folder)
     check_vacant(target)
     onnx = need("onnx", "export to triton")
@@ -56,7 +56,7 @@ def write_repository(bundle: Bundle, folder: str | os.PathLike[str], max_batch: 
         for path in bundle.paths:
             name = re.sub(r"\W+", "_", f"{bundle.name}_{path.name}").strip("_")
             (made / name / "1").mkdir(parents=True)
-            model = onnx.load(graphs.file(path))  # reads the shared files too
+            model = onnx.load(graphs.file(path))  # reads the weight files too
             write_file(made / name / "1" / "model.onnx", model.SerializeToString())
             height, width = bundle.size
             write_file(

@@ -1,6 +1,6 @@
 """Writes bundles. :mod:`polypath.deploy.bundle` describes their files.
 
-The folder appears only when it is complete, and each graph in it has been compared with eager.
+The folder appears only when it is complete, and each graph in it has been compared with eager PyTorch.
 """
 
 from __future__ import annotations
@@ -87,22 +87,23 @@ def write_bundle(
         net: the network, with classes, normalisation and image size in its config (a loaded network has these).
         paths: the paths by name, or only their texts; None means all named paths.
         statistics: recalibrated batch-norm statistics for some or all of the paths.
-        held_out: images used to choose among ``paths`` and to calibrate them. Without them all paths stay, and none has
-            an error.
+        held_out: images used to choose among ``paths`` and to calibrate them. Without these images, all paths are in
+            the bundle, and none of them has an error.
         keep: names of paths that stay even if a cheaper path is as accurate.
         name: name of the bundle; by default the name of its folder.
         about: facts for readers, as JSON values.
         notes: sentences for the card.
         measure: batch sizes at which each path is timed, in every installed runtime.
-        precision: ``float32``; ``int8``, which replaces float32 for paths whose error rises by at most ``max_drop``; or
-            ``mixed``, which keeps float32 and adds int8 where no path is both as fast and as accurate on this machine.
-        max_drop: by how many points a path's held-out error may rise.
-        calibration: training images for quantisation, which int8 needs.
+        precision: ``float32``, ``int8`` or ``mixed``. With ``int8``, each path is in int8 if its error rises by at most
+            ``max_drop``, otherwise in float32. ``mixed`` keeps the float32 paths. It adds an int8 path if no other path
+            is both as fast and as accurate on this machine.
+        max_drop: largest allowed rise of a path's held-out error, in percentage points.
+        calibration: training images for quantisation. Paths in int8 need them.
 
     Raises:
-        ValueError: the folder exists, a path is illegal, the network does not say how its images are prepared, there
-            are too few held-out images, held-out or training images for int8 are missing, or a graph differs from
-            eager.
+        ValueError: the folder exists, a path is illegal, the network's config does not state how images are prepared,
+            there are too few held-out images, held-out or training images for int8 are missing, or a graph differs
+            from eager PyTorch.
         ImportError: the exporter's packages are missing.
     """
     one = BundleNetwork(net, paths, statistics, held_out, calibration=calibration)
@@ -139,8 +140,8 @@ def write_networks(
 
     The networks must have the same classes in the same order and the same image preparation. If they have held-out
     images, these must be the same, in the same order. A path is called ``NETWORK:PATH``. A path is left out only if a
-    cheaper path of the same network is as accurate: which of two networks is faster depends on the machine that uses
-    the bundle.
+    cheaper path of the same network is as accurate. Paths of different networks are not compared, since the faster one
+    depends on the machine.
 
     Args:
         networks: the networks by name. Names consist of letters, digits and any of ``= , + - _``.
@@ -153,7 +154,7 @@ def write_networks(
         ImportError: the exporter's packages are missing.
     """
     if not networks:
-        raise ValueError("networks: name at least one")
+        raise ValueError("networks is empty: give at least one network")
     check_networks(networks)
     precisions = Precisions(precision, max_drop)
     return _written(
@@ -174,7 +175,7 @@ def _written(
 ) -> Bundle:
     target = Path(folder)
     if target.exists():
-        raise ValueError(f"{target}: exists; choose another folder")
+        raise ValueError(f"{target}: this folder exists; choose another one")
     facts: dict[str, Any] = json_value("about", dict(about or {}))
     several = {n: NetworkFacts(family=_family(one), about=_about_one(one)) for n, one in networks.items() if n}
     check_installed("bundle")
@@ -274,7 +275,7 @@ def _about_one(one: BundleNetwork) -> dict[str, Any]:
 
 
 def finish(folder: Path, manifest: Manifest) -> Manifest:
-    """Add the checksums of all other files in ``folder`` to the manifest, write it, and return it."""
+    """Add the checksums of all other files in ``folder`` to the manifest, write the manifest, and return it."""
     files = folder_digests(folder)
     files.pop(manifests.NAME, None)
     values = {f: getattr(manifest, f) for f in manifest.__dataclass_fields__}
@@ -323,7 +324,7 @@ def _about(
 
 
 def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
-    """Measure times on this machine, and return the manifest with them."""
+    """Measure the paths' times on this machine, and return the manifest with these times."""
     from polypath.deploy import latency_profile
     from polypath.deploy.latency import Timing
 
@@ -338,7 +339,7 @@ def timed(folder: Path, manifest: Manifest, batches: Sequence[int]) -> Manifest:
                 paths = [p for p in manifest.paths if p.precision == "f32" or runtime_name in OF_GRAPHS]
                 tasks = {p.name: _task(runtime.prepare(p.name, batch), x) for p in paths}
             except ValueError as error:
-                LOG.warning("%s; it is not timed", error)
+                LOG.warning("%s; this runtime is not timed", error)
                 break
             for path, ms in latency_profile.measure(tasks).items():
                 t = Timing.of(ms)

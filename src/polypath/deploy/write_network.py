@@ -34,7 +34,7 @@ def write_network(
     notes: Sequence[str],
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """Write the network and the graphs of its paths into ``folder``, which may contain other files. Return the graphs'
-    files by path name, and how much each graph differs from eager in each installed runtime.
+    files by path name, and the differences of each graph from eager PyTorch in each installed runtime.
 
     Args:
         kept: the paths to write, by their names in the bundle.
@@ -66,7 +66,8 @@ def write_network(
 def _graph(
     one: BundleNetwork, paths: Paths, bank: BatchNormStatistics | None, folder: Path, file: str
 ) -> list[check.Check]:
-    """Write a path's graph, with weights in the shared files, and compare it with eager in each installed runtime."""
+    """Write a path's graph, with weights in the shared files. Compare the graph with eager PyTorch in each installed
+    runtime."""
     child = extract(one.net, paths)
     place = list(bank).index(paths) if bank is not None and paths in bank else None
     if bank is not None and place is not None:

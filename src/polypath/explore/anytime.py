@@ -1,4 +1,4 @@
-"""A bundle and its predictor as the page's subject. If the path has gates, it also shows which loops they run."""
+"""A bundle and its predictor as the page's subject. For a path with gates, the loops that run are also shown."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ DECODING_MS = 5000.0  # time limit for decoding an image
 def open_subject(
     folder: Path | None = None, runtime: str = "auto", profile: Literal["stored", "fresh"] | float = "stored"
 ) -> AnytimeSubject:
-    """Open the bundle, finished run or saved network in ``folder``; None is the pretrained bundle of this package.
+    """Open the bundle, finished run or saved network in ``folder``; None means the pretrained bundle of this package.
 
     Args:
         runtime, profile: as for :class:`~polypath.deploy.AnytimePredictor`.
 
     Raises:
-        ValueError: a folder that has none of these, a runtime that cannot run the bundle.
-        ImportError: a runtime that is not installed.
+        ValueError: the folder has none of these, or the runtime cannot run the bundle.
+        ImportError: the runtime is not installed.
     """
     if folder is not None and (folder / "recipe.json").is_file():
         if not (folder / "model").is_dir():
-            raise ValueError(f"{folder}: not finished; continue it with `polypath resume {folder}`")
+            raise ValueError(f"{folder}: this run is not finished; continue it with `polypath resume {folder}`")
         bundle = Bundle.open(folder / "model")
         return AnytimeSubject(AnytimePredictor(bundle, runtime, profile=profile), folder.resolve().name)
     return AnytimeSubject(AnytimePredictor(Bundle.open(folder), runtime, profile=profile))
 
 
 class AnytimeSubject:
-    """The bundle of ``predictor``. The times for one image are measured when the subject is made."""
+    """A subject that runs a bundle with ``predictor``. Making the subject measures the times for one image."""
 
     def __init__(self, predictor: AnytimePredictor, title: str | None = None) -> None:
         bundle = predictor.bundle
@@ -53,7 +53,7 @@ class AnytimeSubject:
         predictor.profile(1)
         blank = np.zeros((1, *bundle.preparation.size, self.channels), np.uint8)
         for name in self._choices:
-            if self._gated(name):  # warm up, since the first image would have to wait for torch
+            if self._gated(name):  # warms up torch, for which the first image would have to wait
                 self._followed(blank, name)
 
     @property
@@ -101,28 +101,28 @@ class AnytimeSubject:
         name = self.choose(budget_ms)
         if name is None:
             return None
-        spent = Spent(DECODING_MS, time.perf_counter())  # not part of the budget, which is for the network alone
+        spent = Spent(DECODING_MS, time.perf_counter())  # separate from the budget, which is for the network alone
         preparation, limits = self.predictor.bundle.preparation, self.predictor.limits
         pixels = decoder().decode(image, preparation, limits, spent)[None]
         if self._gated(name):
             return self._followed(pixels, name)
         try:
             answer = self.predictor.predict(pixels, budget_ms)
-        except BudgetError:  # another process used the processor meanwhile
+        except BudgetError:  # another process used the processor in the meantime
             return None
         choice = self._choices[answer.path]
         return Run(path=answer.path, probabilities=answer.probabilities[0], ms=answer.ms, choice=choice)
 
     def _gated(self, name: str) -> bool:
         """Return whether gates decide any part of the path."""
-        if self.predictor.bundle.path(name).precision != "f32":  # torch would compute another answer
+        if self.predictor.bundle.path(name).precision != "f32":  # torch would compute a different answer
             return False
         choice = self._choices[name]
         alive = self._nets[name].wiring.alive(choice)
         return any(isinstance(node, Join) and node.dynamic(choice) for node in alive)
 
     def _followed(self, pixels: np.ndarray, name: str) -> Run:
-        """Run the path in torch, whatever the runtime is, because only torch shows what the gates decide."""
+        """Run the path in torch, even with another runtime, because only torch shows the decisions of the gates."""
         import torch
 
         from polypath.core.execute import Trace

@@ -1,4 +1,4 @@
-"""A chart of every path's error against its milliseconds, with the budget and the chosen path."""
+"""A chart of every path's error against its time in milliseconds, with the budget and the chosen path."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COLOURS = """
 
 
 def curve_svg(paths: Sequence[PathFacts], budget_ms: float, chosen: str | None, most_ms: float) -> str:
-    """Draw the chart.
+    """Draw the chart as SVG.
 
-    Each path is a point at its p50 with a whisker to its p99. Paths that are too slow for the budget are faint. A stair
-    shows the lowest error for each budget, and a dashed line shows the budget. If some path has no error, the vertical
-    axis shows million MACs. ``most_ms`` is the right end of the time axis.
+    Each path is a point at its p50 with a whisker to its p99. Paths that are too slow for the budget are faint. A step
+    line shows the lowest error for each budget, and a dashed line shows the budget. If a path has no error, the
+    vertical axis shows millions of MACs. ``most_ms`` is the right end of the time axis.
     """
     scored = all(path.error is not None for path in paths)
     marks = [_mark(path, scored, budget_ms, path.name == chosen, most_ms) for path in paths]
@@ -49,7 +49,7 @@ def curve_svg(paths: Sequence[PathFacts], budget_ms: float, chosen: str | None, 
 
 
 def short(value: float) -> str:
-    """Write a number with three significant digits, without an exponent, which times of paths do not need."""
+    """Return a number as text with three significant digits and without an exponent."""
     return f"{float(f'{value:.3g}'):g}"
 
 

@@ -1,4 +1,4 @@
-"""Example images: scikit-learn's digits, or small drawings. They are made when needed, so no files are shipped."""
+"""Makes example images when they are needed: scikit-learn's digits, or small drawings. No image files are shipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 256
 
 
 def example_files(subject: Subject, folder: Path, most: int = 6) -> list[Path]:
-    """Write images that suit ``subject`` into ``folder``: digits for a network with grey images, else drawings."""
+    """Write example images for ``subject`` into ``folder``: digits for networks with one channel, else drawings."""
     pictures = digits(most) if subject.channels == 1 else drawings()
     files = []
     for name, picture in list(pictures.items())[:most]:
@@ -31,7 +31,7 @@ def digits(most: int) -> dict[str, Image.Image]:
 
 
 def drawings() -> dict[str, Image.Image]:
-    """Draw a ship, an airplane, an automobile, a bird, a frog and a cat, as a child would."""
+    """Draw a ship, an airplane, an automobile, a bird, a frog and a cat with simple shapes."""
     makers = {"ship": _ship, "airplane": _airplane, "automobile": _automobile, "bird": _bird, "frog": _frog}
     found = {}
     for name, make in {**makers, "cat": _cat}.items():

@@ -1,4 +1,4 @@
-"""The Gradio page. It contacts no other host: system fonts, no analytics, no share link."""
+"""The Gradio page. It contacts no other host: it uses system fonts, no analytics and no share link."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SMALL = "img{image-rendering:pixelated}"  # show digits of a few pixels without 
 
 
 def build(subject: Subject, folder: Path) -> Any:
-    """Build the page as ``gradio.Blocks``; example images are written into ``folder``.
+    """Build the page as ``gradio.Blocks``. Example images are written into ``folder``.
 
     Raises:
         ImportError: Gradio is not installed.
@@ -69,7 +69,7 @@ def build(subject: Subject, folder: Path) -> Any:
                 image = gr.Image(
                     type="filepath", sources=["upload", "clipboard"], label="Image", height=230, elem_id="image"
                 )
-                image.preprocess = _file_of  # the predictor reads the file, applies its limits and reports errors
+                image.preprocess = _file_of  # the predictor reads the file, applies limits and reports errors
                 gr.Examples([[str(f)] for f in example_files(subject, folder)], [image], label="Examples")
                 budget = gr.Slider(
                     scale.low, scale.high, scale.value, step=scale.step, label="Time budget (ms)", elem_id="budget"
@@ -115,12 +115,12 @@ def serving(
 
     Args:
         host: address to listen on; any address other than loopback opens the page to the network.
-        port: port to listen on; None takes the first free one from 7860 on.
-        names: host names that requests may use besides loopback and the address (:class:`Callers`).
+        port: port to listen on; None means the first free port from 7860 on.
+        names: host names that requests may use, in addition to loopback and ``host`` (:class:`Callers`).
 
     Raises:
         ImportError: Gradio is not installed.
-        ValueError: the port is taken.
+        ValueError: the port is in use.
     """
     gr = gradio()
     with tempfile.TemporaryDirectory(prefix="polypath-explore-") as folder, _uploads_in(folder):
@@ -150,7 +150,7 @@ def serving(
             if "empty port" not in str(error):
                 raise
             where = f"port {port}" if port is not None else "every port that Gradio tries"
-            raise ValueError(f"{where} of {host} is taken; choose another --port") from None
+            raise ValueError(f"{where} on {host} is in use; choose another --port") from None
         finally:
             page.close(verbose=False)
 
@@ -175,10 +175,10 @@ def _uploads_in(folder: str) -> Iterator[None]:
 
 
 def gradio() -> Any:
-    """Import Gradio; :mod:`polypath.core.silence` has already switched off its analytics.
+    """Import and return Gradio. Importing :mod:`polypath.core.silence` has already switched off Gradio's analytics.
 
     Raises:
-        ImportError: Gradio is not installed; the message names the extra.
+        ImportError: Gradio is not installed. The message says what to install.
     """
     try:
         import gradio as package

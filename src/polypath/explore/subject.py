@@ -1,4 +1,4 @@
-"""The interface to the network on the page: its paths with error and measured time, and answers within a budget."""
+"""The interface to the network on the page: paths with errors and measured times, and answers within a budget."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from polypath.core.wiring import Choice, Wiring
 
 @dataclass(frozen=True, kw_only=True)
 class PathFacts:
-    """One path on this machine, for one image.
+    """The facts about one path on this machine, for one image.
 
     Attributes:
-        name: its name, such as ``branches=1,3``.
-        wiring: the diagram of its network.
+        name: the path's name, such as ``branches=1,3``.
+        wiring: the diagram of the path's network.
         choice: the choice of operands.
-        error: top-1 error in percent, by which the paths are ranked; None if it was never measured.
-        test_error: error on a test split that was used for no choice, if there is one.
-        macs: multiply-adds of one image (with gates, the maximum).
+        error: top-1 error in percent, by which the paths are ranked; None if the error was never measured.
+        test_error: error on a test split that was used for no choice; None if there is no such error.
+        macs: multiply-adds for one image (with gates, the maximum).
         p50_ms, p99_ms: median and 99th percentile of the times measured on this machine.
         precision: the precision in which the path runs; ``f32`` is float32.
     """
@@ -44,9 +44,9 @@ class Run:
     Attributes:
         path: the name of the path that ran.
         probabilities: ``(classes,)``, with sum 1.
-        ms: how long this answer took, from pixels to probabilities.
+        ms: time of this answer, from pixels to probabilities.
         choice: the choice that ran, including the loops that gates selected.
-        loops: for each gated block in order: its name, how many loops this image ran, and how many there are.
+        loops: for each gated block, in order: the block's name, the number of loops that ran, and the number of loops.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Run:
 
 
 class Subject(Protocol):
-    """A network with several paths, on this machine."""
+    """A network with several paths, whose times are measured on this machine."""
 
     @property
     def title(self) -> str: ...
@@ -88,11 +88,11 @@ class Subject(Protocol):
         ...
 
     def choose(self, budget_ms: float) -> str | None:
-        """Return the name of the most accurate path within the budget, or None."""
+        """Return the name of the most accurate path that fits the budget, or None if no path is fast enough."""
         ...
 
     def run(self, image: bytes, budget_ms: float) -> Run | None:
-        """Classify an encoded image within the budget, not counting its decoding; None if no path is fast enough.
+        """Classify an encoded image within the budget, without its decoding. Return None if no path is fast enough.
 
         Raises:
             ValueError: ``image`` is not an image, or cannot be read.

@@ -1,4 +1,4 @@
-"""Limit the total size of uploads to the page. The service's :class:`~polypath.serve.limits.Guard` limits the size of
+"""Limits the total size of uploads to the page. The service's :class:`~polypath.serve.limits.Guard` limits the size of
 each upload."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from polypath.data.images import LIMITS
 from polypath.serve.limits import App, Receive, RequestLimits, Send
 
-MOST_BYTES = 4 * LIMITS.bytes  # limit for all stored uploads
+MOST_BYTES = 4 * LIMITS.bytes  # limit in bytes for all stored uploads together
 REQUESTS = RequestLimits(body_bytes=LIMITS.bytes + 2**16, buffered_bytes=2 * LIMITS.bytes)
 
 
@@ -33,7 +33,7 @@ class Uploads:
             await self.app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"")
-        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # without it, the guard sets this limit
+        size = int(length) if length.isdigit() else REQUESTS.body_bytes  # without the header, the guard sets a limit
         self.coming += size
         try:
             self._make_room()

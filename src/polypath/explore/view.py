@@ -1,4 +1,4 @@
-"""Make the contents of the page from a subject, an image and a budget, without Gradio."""
+"""Makes the contents of the page from a subject, an image and a budget, without Gradio."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from polypath.data.images import file_bytes
 from polypath.explore.curve import curve_svg, short
 from polypath.explore.subject import PathFacts, Run, Subject
 
-WIDE, NARROW = 26, 10  # columns in a row of the wiring's drawing, on screens and on phones
+WIDE, NARROW = 26, 10  # number of columns in the drawing of a wiring, on wide screens and on phones
 STEPS = 200  # number of steps of the budget's slider
 NOTE = "The machine was busy while the times were measured. Measure them again when it is idle."
 
@@ -23,7 +23,7 @@ class View:
     """The contents of the page.
 
     Attributes:
-        message: why there is no answer, or what to do; plain text, empty if there is an answer.
+        message: the reason why there is no answer, or advice; plain text, empty if there is an answer.
         note: a warning about the times; plain text, usually empty.
         path: name of the path that ran, or None.
         answer: probability of each class; empty if nothing ran.
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class Budgets:
-    """The budget's slider: its ends, initial value and step, in milliseconds."""
+    """The ends, the initial value and the step of the budget's slider, in milliseconds."""
 
     low: float
     high: float
@@ -50,8 +50,8 @@ class Budgets:
 
 
 def budgets(subject: Subject) -> Budgets:
-    """Make a slider from below the time of the fastest path, where no path is fast enough, to above that of the
-    slowest. At the initial value, about half of the paths are fast enough."""
+    """Return a slider whose range includes the times of all paths. At its lower end, no path is fast enough. At the
+    initial value, about half of the paths are fast enough."""
     reach = sorted(path.p99_ms for path in subject.paths.values())
     fastest = min(path.p50_ms for path in subject.paths.values())
     step = 10.0 ** math.floor(math.log10(1.3 * reach[-1] / STEPS) + 0.5)
@@ -62,9 +62,9 @@ def budgets(subject: Subject) -> Budgets:
 
 
 def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) -> View:
-    """Classify an encoded image, or an image file, with the best path within ``budget_ms``, and show the result.
+    """Classify an encoded image, or an image file, with the most accurate path within ``budget_ms``. Return the view.
 
-    If there is no image, a broken image, or a budget that no path meets, the view has a message about this.
+    The view has a message if there is no image, the image is broken, or no path is fast enough for the budget.
     """
     if budget_ms is None or not math.isfinite(budget_ms) or budget_ms <= 0:
         return _shown(subject, "The budget must be a number of milliseconds above 0.", budget_ms=0.0)
@@ -87,7 +87,7 @@ def look(subject: Subject, image: bytes | Path | None, budget_ms: float | None) 
 
 
 def cannot_be_met(subject: Subject, budget_ms: float) -> str:
-    """Write the page's message if no path is fast enough."""
+    """Return the page's message for a budget for which no path is fast enough."""
     fastest = min(subject.paths.values(), key=lambda path: path.p99_ms)
     return (
         f"{short(budget_ms)} ms cannot be met on this machine: the fastest path, {fastest.name}, needs "
@@ -96,7 +96,7 @@ def cannot_be_met(subject: Subject, budget_ms: float) -> str:
 
 
 def _up(ms: float) -> float:
-    """Round up to three digits, so that with this number as the budget there is an answer."""
+    """Round up to three digits, so that a budget of the rounded number can be met."""
     step = 10.0 ** (math.floor(math.log10(ms)) - 2)
     return round(math.ceil(ms / step) * step, 9)
 

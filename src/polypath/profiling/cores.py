@@ -1,4 +1,4 @@
-"""Finds the processor's name, and how many of its cores this process may use."""
+"""Finds the processor's name, and the number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use: those that it is bound to, at most its CPU quota, and at
-    least 1.
+    """Return the number of cores that this process may use: the cores that it is bound to, limited by its CPU quota,
+    and at least 1.
 
-    A quota of 1.5 cores counts as 1: two threads would use up the quota early, and then wait for the next period.
+    A quota of 1.5 cores counts as 1, since two threads would use up the quota early and then wait for the next period.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota(_text)
@@ -36,13 +36,13 @@ def cores() -> int:
 
 
 def cpu_quota(read: Read) -> float | None:
-    """Return the number of cores that the CPU quota of this process's control groups allows; None without a quota.
+    """Return the number of cores allowed by the CPU quotas of this process's control groups, or None without a quota.
 
-    Both versions of control groups count, and also the parents of the process's groups. The strictest quota holds.
-    Files that are missing or cannot be parsed set no quota.
+    Control groups of both versions are read, and also the parents of the process's groups. The smallest quota counts.
+    A file that is missing or cannot be parsed counts as no quota.
 
     Args:
-        read: returns the text of ``/proc/self/cgroup``, of ``/proc/self/mountinfo`` and of the groups' files.
+        read: function that returns the text of ``/proc/self/cgroup``, ``/proc/self/mountinfo`` and the groups' files.
     """
     found = []
     for group in _groups(read("/proc/self/cgroup") or "", read("/proc/self/mountinfo") or ""):
@@ -59,7 +59,7 @@ def _groups(memberships: str, mounts: str) -> Iterator[PurePosixPath]:
     """Yield the folders of the process's control groups that may have a CPU quota, and the folders of their parents.
 
     Args:
-        memberships: lines ``NUMBER:CONTROLLERS:GROUP``; in version 2 the controllers are empty.
+        memberships: lines ``NUMBER:CONTROLLERS:GROUP``; in version 2, there are no controllers.
         mounts: lines ``… ROOT FOLDER … - TYPE SOURCE OPTIONS``, see proc(5).
     """
     joined = {}

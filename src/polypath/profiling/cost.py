@@ -1,8 +1,8 @@
-"""Counts exactly what a choice costs: parameters, multiply-adds and activation memory.
+"""Counts the exact costs of a choice: parameters, multiply-adds and activation memory.
 
 MACs are the multiply-adds of convolutions, linear layers and other matrix products, as ``torch.utils.flop_counter``
 counts them (two of its operations are one MAC). Norms, activations, pools and joins are not counted. Counting computes
-no values: the path runs on tensors without storage, and the network does not change.
+no values, since the path runs on tensors without storage. The network does not change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Choice = Paths | str | None
 
 @takes(net=DIAGRAM)
 def count_paths(net: PathNet | Wiring, paths: Choice = None) -> int:
-    """Count the paths from input to output exactly: all of them, or those that run under a choice."""
+    """Count the paths from input to output exactly: all paths, or only those that run under a choice."""
     wiring, choice = diagram(net, paths)
     return wiring.count_paths(None if paths is None else choice)
 
@@ -70,13 +70,13 @@ class Cost:
     """The cost of one choice.
 
     Attributes:
-        params: number of parameters of the modules (and of their variants) that run, each counted once.
+        params: number of parameters of the modules (and of their variants) that run; each parameter is counted once.
         macs: multiply-adds for the complete batch. If gates decide, this is the maximum, with all loops and gates
             (:func:`polypath.profiling.expected.expected_macs` returns the average).
         activation_bytes: peak memory in bytes, apart from the weights, in eager inference. The images always count,
-            since the caller keeps them; memory inside kernels does not.
-        depth: number of layers of the shortest and of the longest path, as the units declare them.
-        paths: number of paths that run, including all among which gates decide.
+            since the caller keeps them. Memory inside kernels does not count.
+        depth: number of layers of the shortest and of the longest path, by the layers that each unit counts for.
+        paths: number of paths that run, including all paths among which gates decide.
         size: height and width of the images, in pixels.
         batch_size: number of images.
     """
@@ -105,8 +105,7 @@ def cost(net: PathNet, paths: Choice = None, size: Size = 32, batch_size: int = 
 
 
 def costs(net: PathNet, choices: Mapping[str, Choice], size: Size = 32, batch_size: int = 1) -> dict[str, Cost]:
-    """Count the costs of several choices, given and returned by name (such as ``net.named_paths()``); see
-    :func:`cost`."""
+    """Count the costs of several choices by name, such as ``net.named_paths()``; see :func:`cost`."""
     twin, found = weightless(net), {}
     for name, choice in choices.items():
         wiring, paths = diagram(twin, choice)
@@ -135,8 +134,8 @@ def macs_by_node(net: PathNet, paths: Choice = None, size: Size = 32, batch_size
 
 
 def macs_of_nodes(macs: Mapping[str, int], nodes: Collection[str]) -> int:
-    """Return the total MACs of ``nodes``, from the result of :func:`macs_by_node`. A gated switch has those of its
-    gates."""
+    """Return the total MACs of ``nodes``, from the result of :func:`macs_by_node`. The MACs of a gated switch are those
+    of its gates."""
     return sum(count for node, count in macs.items() if node.partition(":")[0] in nodes)
 
 
@@ -153,15 +152,15 @@ class PathMacs:
         self._sums: dict[tuple[Paths, tuple[int, int], frozenset[str]], tuple[int, int]] = {}
 
     def __call__(self, paths: Choice, size: Size, modules: Collection[str] = ()) -> tuple[int, int]:
-        """Return the MACs of all nodes that run under ``paths`` at ``size``, and of those whose modules are in
-        ``modules``.
+        """Return the MACs of all nodes that run under ``paths`` at ``size``, and the MACs of those nodes among them
+        whose modules are in ``modules``.
 
-        If gates decide, all loops count, as in :func:`cost`: training runs them all.
+        If gates decide, all loops count, as in :func:`cost`, since training runs all loops.
 
         Raises:
             ValueError: as for :func:`cost`.
         """
-        choice = paths if isinstance(paths, Paths) else self.net.paths(paths)  # a Paths is canonical
+        choice = paths if isinstance(paths, Paths) else self.net.paths(paths)  # a Paths object is canonical
         key = choice, sides(size), frozenset(modules)
         if key not in self._sums:
             if len(self._sums) >= 4096:  # training may sample many paths, and sums are cheap to recompute
@@ -197,7 +196,7 @@ class PathMacs:
 def macs_in_turn(
     net: PathNet, choices: Sequence[Choice], size: Size = 32, *, stats: BatchNormStatistics | None = None
 ) -> list[int]:
-    """Return the MACs for one image of each choice, if the choices run one after another. Each choice reuses the values
+    """Return the MACs of each choice for one image, if the choices run one after another. Each choice reuses the values
     that it shares with earlier choices (:func:`polypath.core.reuse.in_turn`).
 
     Raises:
@@ -235,7 +234,7 @@ def _parameters(twin: PathNet, paths: Paths) -> int:
 
 
 class _Meter(TorchDispatchMode):
-    """Counts MACs, and the bytes of live storages other than those of the network."""
+    """A counter of MACs, and of the bytes of all live storages other than the network's."""
 
     def __init__(self, net: nn.Module, x: Tensor) -> None:
         super().__init__()
@@ -250,7 +249,7 @@ class _Meter(TorchDispatchMode):
         if formula := flop_registry.get(func._overloadpacket):
             self.macs += formula(*args, **kwargs, out_val=out) // 2
         kept = out[:1] if func._overloadpacket is torch.ops.aten.native_batch_norm else out
-        for leaf in tree_leaves(kept):  # of a batch-norm only the first result: in evaluation the other two are empty
+        for leaf in tree_leaves(kept):  # only the first result of a batch-norm: the other two are empty in evaluation
             if isinstance(leaf, Tensor):
                 self._hold(leaf)
         return out

@@ -17,11 +17,11 @@ def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[
     """Return ``{(switch, label): share}``: the share of samples that run each loop of the gated switches, if all gates
     meet their target rate.
 
-    If the target rate t applies to the samples ``reaching`` a gate, the loop behind k gates is run by a share t^k. If
-    it applies to ``all`` samples, the loop is run by a share t.
+    If the target rate t applies to the samples ``reaching`` a gate, a share t^k runs the loop behind k gates. If the
+    rate applies to ``all`` samples, this share is t.
 
     Raises:
-        ValueError: a target outside [0, 1], an unknown value of ``over``, or a wiring without gates.
+        ValueError: the target is outside [0, 1], the value of ``over`` is unknown, or the wiring has no gates.
     """
     check("target", target, SHARE)
     check("over", over, one_of(*get_args(Over)))
@@ -38,9 +38,9 @@ def loop_shares(wiring: Wiring, target: float, over: Over = "reaching") -> dict[
 
 
 def expected_loops(net: PathNet | Wiring, target: float, over: Over = "reaching") -> float:
-    """Return how many loops a sample runs on average, over all gated switches, if all gates meet their target rate.
+    """Return the average number of loops per sample over all gated switches, if all gates meet their target rate.
 
-    For DR-ResNet-53 at t = 0.7 these are 7·(t + t² + t³) + (t + t²) = 11.921 of 23 loops (Fig. 8).
+    For DR-ResNet-53 at t = 0.7 this number is 7·(t + t² + t³) + (t + t²) = 11.921 of 23 loops (Fig. 8).
 
     Raises:
         ValueError: as for :func:`loop_shares`.
@@ -49,9 +49,9 @@ def expected_loops(net: PathNet | Wiring, target: float, over: Over = "reaching"
 
 
 def node_shares(net: PathNet | Wiring, target: float, over: Over = "reaching") -> dict[str, float]:
-    """Return ``{node: share}``: the share of samples that run each node of the whole network. It is 1 outside the
-    loops. The key of a gate is ``switch:label``. The sum of the nodes' MACs, weighted by these shares, is the expected
-    number of MACs.
+    """Return ``{node: share}``: the share of samples that run each node of the whole network. The share is 1 outside
+    the loops. The key of a gate is ``switch:label``. The sum of the nodes' MACs, weighted by these shares, is the
+    expected number of MACs.
 
     Raises:
         ValueError: as for :func:`loop_shares`.

@@ -1,4 +1,4 @@
-"""Finds which kind of instructions the processor has for products of int8 numbers."""
+"""Finds the kind of the processor's instructions for products of int8 numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import platform
 from functools import cache
 
 KINDS = ("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon")
-"""The known kinds; all others are ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can overflow. The
-other kinds add them in 32 bits."""
+"""The known kinds; any further kind is called ``other``. ``avx2`` and ``avx512`` add products in 16 bits, which can
+overflow. The remaining kinds add products in 32 bits."""
 _OF_FLAGS = (
     ("amx", {"amx_int8"}),
     ("avx512_vnni", {"avx512_vnni"}),
@@ -21,8 +21,8 @@ _OF_FLAGS = (
 def instructions() -> str:
     """Return the kind of this machine, one of :data:`KINDS` or ``other``.
 
-    Answers in int8 are valid only for one kind, since runtimes choose their kernels by it. On x86 the kind is read from
-    ``/proc/cpuinfo``, so it is ``other`` on systems other than Linux.
+    Answers in int8 are valid only for one kind, since runtimes choose kernels by the kind. On x86, the kind is read
+    from ``/proc/cpuinfo``, so on systems other than Linux it is ``other``.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
         return "neon"

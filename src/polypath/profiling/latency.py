@@ -1,4 +1,4 @@
-"""Measures the time that a choice takes, in milliseconds."""
+"""Measures the time of a forward pass under a choice, in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from polypath.profiling.threads import torch_threads
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Measured milliseconds of a forward pass in evaluation, and the conditions for which they are valid.
+    """Measured milliseconds of a forward pass in evaluation mode, and the conditions of the measurement.
 
     Attributes:
         p50_ms, p95_ms, min_ms, max_ms, mean_ms: statistics over the repeats. Percentiles use linear interpolation.
@@ -67,21 +67,22 @@ def latencies(
     warmup: int = 5,
     rivals: Mapping[str, PathNet] | None = None,
 ) -> dict[str, Latency]:
-    """Measure the times of several choices, given and returned by name. The choices alternate (A, B, A, B, …), so that
-    drift affects all of them equally.
+    """Measure the times of several choices by name. The choices alternate (A, B, A, B, …), so that drift affects all of
+    them equally.
 
     Args:
-        net: the network. It is put in evaluation mode for the measurement; its weights' type and layout are kept.
-        device: where to measure. If the network is on another device, a copy is measured.
+        net: the network, put in evaluation mode for the measurement. The type and layout of its weights are kept.
+        device: the device to measure on. If the network is on another device, a copy is measured.
         threads: number of threads that torch uses for one operation; None means no change.
         rivals: other complete networks, which are measured in the same turns.
 
     Raises:
-        ValueError: an illegal choice or size, no repeats, a name that occurs twice, or images that are too small.
+        ValueError: a choice or the size is illegal, there are no repeats, a name occurs twice, or the images are too
+            small.
     """
     nets = {"": net, **(rivals or {})}
     if twice := [name for name in choices if name in (rivals or {})]:
-        raise ValueError(f"{twice[0]!r} names both a choice and a rival")
+        raise ValueError(f"{twice[0]!r} is the name of both a choice and a rival")
     where = torch.device(device) if device is not None else _device(net)
     check("threads", threads, optional(whole(1)))
     placed = {name: n if _device(n) == where else copy.deepcopy(n).to(where) for name, n in nets.items()}
@@ -111,7 +112,7 @@ def interleaved(
     warmup: int = 3,
     device: str | torch.device | None = None,
 ) -> dict[str, list[float]]:
-    """Measure the seconds of each task ``repeats`` times. The tasks alternate; the first ``warmup`` turns are not
+    """Measure the seconds of each task ``repeats`` times. The tasks alternate, and the first ``warmup`` turns are not
     measured.
 
     On an accelerator, ``device`` must be given, so that each measurement waits for the end of its task.
@@ -135,7 +136,7 @@ def interleaved(
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
-    """Return percentiles, extremes and mean in milliseconds of times in seconds, by the names in :class:`Latency`."""
+    """Return the statistics in milliseconds of times in seconds, under the field names of :class:`Latency`."""
     ms = 1e3 * np.asarray(seconds)
     p50, p95 = np.percentile(ms, (50, 95))
     found = {"p50_ms": p50, "p95_ms": p95, "min_ms": ms.min(), "max_ms": ms.max(), "mean_ms": ms.mean()}

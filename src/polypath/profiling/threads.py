@@ -1,4 +1,4 @@
-"""Sets how many threads torch uses."""
+"""Sets the number of threads that torch uses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 @contextmanager
 def torch_threads(number: int | None) -> Iterator[None]:
-    """Let torch use ``number`` threads for each operation within the block, then as many as before. None means no
-    change.
+    """Let torch use ``number`` threads for each operation within the block, then restore the earlier number. None means
+    no change.
 
     torch stores the number for each Python thread, so blocks in several threads do not affect each other.
     """

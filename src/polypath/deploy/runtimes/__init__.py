@@ -36,12 +36,12 @@ _PLACES = {
     "cuda-graphs": ("cuda", "CudaGraphs"),
 }
 PRECISIONS = ("f32", "bf16")
-"""Precisions in which float32 graphs and networks can run. A graph in int8 always runs in int8."""
+"""Precisions in which float32 graphs and networks can run. An int8 graph always runs in int8."""
 
 
 class Runtime(Protocol):
     """A bundle that is open in a runtime. Measured times are valid only for one ``version`` and ``device``. With
-    ``per_batch``, a path is compiled on its first use at each batch size, which takes a while."""
+    ``per_batch``, a path is compiled when it is first used at a batch size, which takes a while."""
 
     name: str
     version: str
@@ -49,7 +49,7 @@ class Runtime(Protocol):
     per_batch: bool
 
     def prepare(self, path: str, batch: int) -> Run:
-        """Return the function that runs a path on batches of this size. It can be called from any thread."""
+        """Return the function that runs a path on batches of this size. Any thread may call the function."""
         ...
 
     @property
@@ -58,15 +58,15 @@ class Runtime(Protocol):
         ...
 
     def prepare_step(self, index: int, batch: int) -> StepRun:
-        """Return the function that runs a step. It computes the logits, and the values that the step leaves, from the
-        values that the step reads."""
+        """Return the function that runs a step. From the values that the step reads, the function computes the logits
+        and the values that the step leaves."""
         ...
 
 
 def candidates(bundle: Bundle) -> list[str]:
-    """Return the runtimes from which ``auto`` chooses: the installed ones that have a graph of every path.
+    """Return the runtimes from which ``auto`` chooses: the installed ones for which every path has a graph.
 
-    With a GPU these are only CUDA graphs. ``torch-compiled`` takes minutes to compile, so ``auto`` never chooses it.
+    With a GPU, CUDA graphs are the only one. ``torch-compiled`` takes minutes to compile, so ``auto`` never chooses it.
     """
     if installed("torch") and _has_cuda():
         return ["cuda-graphs"]
@@ -79,16 +79,17 @@ def open_runtime(name: str, bundle: Bundle, threads: int | None = None, precisio
 
     Args:
         threads: number of threads for one answer; None means the number of cores that this process may use.
-        precision: ``f32``, or ``bf16`` where the runtime supports it.
+        precision: ``f32``, or ``bf16`` if the runtime supports it.
 
     Raises:
-        ValueError: an unknown name, a bundle without graphs for the runtime, or a bad number of threads or precision.
+        ValueError: the name is unknown, the bundle has no graphs for the runtime, or the number of threads or the
+            precision is invalid.
         ImportError: the runtime is not installed. The message says what to install.
     """
     check("runtime", name, Rule(f"auto or one of {listed(NAMES)}", one_of(*NAMES).fits))
     check_options(threads, precision)
     if name in ("openvino", "onnxruntime") and "onnx" not in bundle.formats:
-        raise ValueError(f"runtime {name!r}: {bundle.folder} has no ONNX graphs; use torch, or write a bundle of it")
+        raise ValueError(f"runtime {name!r}: {bundle.folder} has no ONNX graphs; use torch, or write a bundle")
     module, cls = _PLACES[name]
     opener = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
     return opener(bundle, threads or cores(), precision)
@@ -104,7 +105,7 @@ def facts_of(name: str) -> tuple[str, str, str]:
 
 
 def written_steps(bundle: Bundle) -> tuple[Step | None, ...]:
-    """Return the steps of a bundle's ladder, with None for those that have no graph."""
+    """Return the steps of a bundle's ladder, with None for each step that has no graph."""
     steps = (rung.step for rung in bundle.ladder)
     return tuple(step if step is not None and "onnx" in step.files else None for step in steps)
 
@@ -112,15 +113,15 @@ def written_steps(bundle: Bundle) -> tuple[Step | None, ...]:
 def graph_of_step(bundle: Bundle, steps: Sequence[Step | None], index: int) -> str:
     """Return the file of a step's graph, which is checked on first use."""
     step = steps[index]
-    assert step is not None, "this step has no graph: its complete path runs"
+    assert step is not None, "this step has no graph: run its complete path instead"
     return str(bundle.graphs.step(step))
 
 
 def check_float(bundle: Bundle, path: str, runtime: str) -> None:
-    """Raise ``ValueError`` for a path in int8, which ``runtime`` cannot run."""
+    """Raise ``ValueError`` if a path is in int8, since ``runtime`` cannot run such a path."""
     if (precision := bundle.path(path).precision) != "f32":
         raise ValueError(
-            f"path {path!r} is in {precision}, but runtime {runtime!r} runs float32; use openvino or onnxruntime"
+            f"path {path!r} is in {precision}, but runtime {runtime!r} runs only float32; use openvino or onnxruntime"
         )
 
 

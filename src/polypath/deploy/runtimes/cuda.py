@@ -1,4 +1,4 @@
-"""CUDA graphs. A path's kernels are recorded once for a batch size, then replayed, which saves the cost of launches."""
+"""The runtime for CUDA graphs. A path's kernels are recorded once per batch size, then replayed in a single launch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.runtimes import Run, StepRun
 
-KEPT = 64  # how many recorded (path, batch size) pairs are kept at least
-KEPT_EACH = 9  # how many are kept per path: batches of 1, 2, 4, … 256
+KEPT = 64  # minimum number of recorded (path, batch size) pairs that are kept
+KEPT_EACH = 9  # number that is kept per path: batches of 1, 2, 4, … 256
 WARMUP = 3  # runs before recording, in which kernels are chosen
 
 
 class CudaGraphs:
-    """A bundle open in CUDA graphs.
+    """A bundle that is run with CUDA graphs.
 
     Raises:
         ValueError: there is no CUDA device.
@@ -45,11 +45,11 @@ class CudaGraphs:
 
     @property
     def steps(self) -> Sequence[None]:
-        """None for all steps: replaying a complete path costs less than passing values between graphs via the host."""
+        """None for every step, since a complete path is faster than passing values between graphs via the host."""
         return [None] * len(self._bundle.ladder)
 
     def prepare_step(self, index: int, batch: int) -> StepRun:
-        raise NotImplementedError("CUDA graphs run each step's complete path")
+        raise NotImplementedError("CUDA graphs cannot run a step: run its complete path instead")
 
     def prepare(self, path: str, batch: int) -> Run:
         with self._lock:
@@ -83,8 +83,8 @@ class CudaGraphs:
 
 
 def record(net: Any, x: Any) -> tuple[Callable[[], None], Any]:
-    """Record ``net`` as a CUDA graph. Return a function ``replay``, which runs it on the current values of ``x``, and
-    the output tensor. ``x`` must stay at its address."""
+    """Record ``net`` as a CUDA graph. Return a function that runs the graph on the current values of ``x``, and the
+    output tensor. ``x`` must stay at its address."""
     import torch
 
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""The runtime for ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntime:
-    """A bundle open in ONNX Runtime. A path's session is made on its first use, and serves all batch sizes."""
+    """A bundle that is open in ONNX Runtime. A path's session is made on first use, and runs all batch sizes."""
 
     name, device, per_batch = "onnxruntime", "cpu", False
 
     def __init__(self, bundle: Bundle, threads: int, precision: str) -> None:
         if precision != "f32":
-            raise ValueError("precision 'bf16': ONNX Runtime's CPU kernels are float32; use openvino")
+            raise ValueError("precision 'bf16': ONNX Runtime has only float32 kernels on the CPU; use openvino")
         need("onnxruntime", "runtime 'onnxruntime'")
         self.version = version_of("onnxruntime")
         self._bundle, self._graphs, self._threads = bundle, bundle.graphs, threads
@@ -50,7 +50,7 @@ def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
     """Make a session for one ONNX file on the CPU.
 
     Args:
-        spin: let idle threads busy-wait for the session's next run. If sessions alternate, this slows down the others.
+        spin: whether idle threads busy-wait for the session's next run, which slows down other sessions.
 
     Raises:
         ValueError: ONNX Runtime cannot load the file.
@@ -69,7 +69,7 @@ def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
 def caller(session: Any, file: Path) -> Callable[..., list[np.ndarray]]:
     """Return a session as a function of its inputs, in order.
 
-    The function raises ``ValueError`` if the session cannot run them.
+    The function raises ``ValueError`` if the session cannot run these inputs.
     """
     names = [value.name for value in session.get_inputs()]
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""The runtime for OpenVINO on the CPU."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from polypath.deploy.bundle import Bundle
     from polypath.deploy.runtimes import Run, StepRun
 
-KEPT = 64  # how many compiled (path, batch size) pairs are kept at least
-KEPT_EACH = 18  # how many are kept per path: the path and its step at batches of 1, 2, 4, … 256
+KEPT = 64  # minimum number of compiled (path, batch size) pairs that are kept
+KEPT_EACH = 18  # number that is kept per path: the path and its step at batches of 1, 2, 4, … 256
 
 
 class OpenVino:
-    """A bundle open in OpenVINO. A path is compiled for each batch size, since kernels for static shapes are fast."""
+    """A bundle that is open in OpenVINO. A path is compiled for each batch size, since static shapes are faster."""
 
     name, device, per_batch = "openvino", "cpu", True
 
@@ -56,8 +56,8 @@ class OpenVino:
 
 
 def options(threads: int, precision: str = "f32") -> dict[str, Any]:
-    """Return settings for one answer at a time. Without a precision hint, OpenVINO would use bf16 where a processor
-    supports it."""
+    """Return settings for one answer at a time. Without a precision hint, OpenVINO would use bf16 on processors that
+    support it."""
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
@@ -67,8 +67,8 @@ def options(threads: int, precision: str = "f32") -> dict[str, Any]:
 
 
 def compiled(core: Any, file: str, settings: dict[str, Any], batch: int | None) -> Run:
-    """Compile an ONNX file with one input and one output, and return it as a function. ``batch`` is its batch size, or
-    None for any size.
+    """Compile an ONNX file with one input and one output, and return the result as a function. ``batch`` is the
+    function's batch size, or None for any size.
 
     Raises:
         ValueError: OpenVINO cannot load the file.

@@ -1,8 +1,8 @@
 """Restores the thread's signal stack after OpenVINO compiles.
 
-On a processor without int8 instructions, compiling an int8 graph with OpenVINO 2026.4 leaves the calling thread with an
-alternate signal stack whose memory is freed. Python handles signals on that stack, so the next Ctrl-C or SIGTERM would
-cause a segmentation fault.
+On a processor without int8 instructions, OpenVINO 2026.4 has a bug when it compiles an int8 graph. The calling thread
+keeps an alternate signal stack, but the memory of this stack is freed. Python handles signals on that stack, so the
+next Ctrl-C or SIGTERM would cause a segmentation fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 
 class _Stack(ctypes.Structure):
-    """``stack_t`` of Linux."""
+    """The structure ``stack_t`` of Linux."""
 
     _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 

@@ -1,4 +1,4 @@
-"""torch on the CPU, eager or compiled. It needs no graph files: paths are extracted from the network itself."""
+"""The runtimes for torch on the CPU, eager or compiled. They extract paths from the network, so need no graph files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Torch:
-    """A bundle open in eager torch. Each path is extracted, fused, and stored in the channels-last format."""
+    """A bundle that is open in eager torch. Each path is extracted, fused, and stored in the channels-last format."""
 
     name, device, per_batch = "torch", "cpu", False
 
@@ -57,7 +57,7 @@ class Torch:
         from polypath.fusion import fuse
 
         found = self._parts[index]
-        assert found is not None, "this step shares nothing: its complete path runs"
+        assert found is not None, "this step shares nothing with earlier ones: run its complete path instead"
         return self._kept(index, lambda: part_of(fuse(found[1], hold=True), found[2]))
 
     def _kept(self, key: str | int, make: Callable[[], Any]) -> StepRun:
@@ -88,7 +88,7 @@ class Torch:
 
 
 class TorchCompiled(Torch):
-    """A bundle open in torch with ``torch.compile``. A path is compiled on its first run, for seconds to minutes."""
+    """A bundle that is open in ``torch.compile``. A path is compiled on first use, which takes seconds to minutes."""
 
     name = "torch-compiled"
 

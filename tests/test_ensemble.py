@@ -195,7 +195,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     renamed = whole.replace(b"fusenet", b"fusenot", 1)
     for damaged in (b"", whole[:100], whole[: len(whole) // 2], whole[::-1], renamed, save({"a": torch.zeros(1)})):
         (tmp_path / "bad").write_bytes(damaged)
-        with pytest.raises(ValueError, match="bad: not a saved ensemble"):
+        with pytest.raises(ValueError, match="bad is not a saved ensemble"):
             Ensemble.load(tmp_path / "bad")
     assert Ensemble.load(tmp_path / "good").names == ("LLL", "RLL")
 
@@ -252,11 +252,11 @@ def test_it_compiles():
         ({"paths": ["route=RLL", "route=RLL"]}, "appears twice"),
         ({"paths": {"a": "route=RLL", "b": "route=RLL"}}, "count twice"),
         ({"paths": ["route=RL"]}, "3 letters"),
-        ({"paths": "route=RLL"}, "in a list"),
+        ({"paths": "route=RLL"}, "must be a list"),
         ({"paths": {"a.b": "route=RLL"}}, "letters, digits"),
         ({"paths": {"train": "route=RLL"}}, "no attribute of nn.Module"),
         ({"weights": "tied"}, "shared, separate"),
-        ({"seed": 1}, "separate weights"),
+        ({"seed": 1}, "must be omitted with shared weights"),
     ],
 )
 def test_illegal_arguments(arguments, told):
@@ -267,7 +267,7 @@ def test_illegal_arguments(arguments, told):
 def test_illegal_members():
     ensemble = Ensemble(fused(), NAMES[:2])
     for call in (lambda: ensemble(X, without="RRR"), lambda: ensemble.logits("RRR", X)):
-        with pytest.raises(ValueError, match="the members are LLL, RLL"):
+        with pytest.raises(ValueError, match="must be one of the members LLL, RLL"):
             call()
     with pytest.raises(ValueError, match="no member is left"):
         ensemble(X, without=["LLL", "RLL"])
@@ -277,7 +277,7 @@ def test_a_network_of_no_family_is_not_saved(tmp_path):
     wiring = WiringBuilder()
     wiring.join("z", {"a": wiring.unit("a", "input", depth=1), "b": wiring.unit("b", "input", depth=1)})
     net = pp.PathNet(wiring.wiring("z"), {"a": nn.Conv2d(3, 4, 1), "b": nn.Conv2d(3, 4, 1)})
-    with pytest.raises(ValueError, match="family's network"):
+    with pytest.raises(ValueError, match="network's config contains no family"):
         Ensemble(net, ["z=a", "z=b"]).save(tmp_path / "e")
     assert not list(tmp_path.iterdir())
     assert json.dumps(net.config) == "{}"

@@ -248,7 +248,7 @@ def test_other_packages_models_give_their_own_features():
 def test_models_without_stages_say_so():
     net = pp.create_model("pytorchcv:resnet20_cifar10", seed=0).eval()
     assert net.feature_info == []
-    with pytest.raises(ValueError, match="names no stages"):
+    with pytest.raises(ValueError, match="has no stages"):
         net.forward_intermediates(torch.zeros(1, 3, 32, 32))
 
 

@@ -128,7 +128,7 @@ def check_maps(maps: list[Tensor], info: Any, x: Tensor) -> None:
 def test_tokens_are_no_stages(name: str) -> None:
     model = made(name).eval()
     assert model.feature_info == []
-    with pytest.raises(ValueError, match="names no stages"):
+    with pytest.raises(ValueError, match="has no stages"):
         model.forward_intermediates(images(model))
 
 

@@ -72,7 +72,7 @@ __all__ = [
     "write_bundle",
 ]
 
-# The module of each name. It is imported on first use, so `polypath --help` and a bundle's answers do not need torch.
+# The module that contains each name. It is imported on first use, so `polypath --help` and bundles do not need torch.
 _PLACES = {
     "AnytimePredictor": "deploy.predictor",
     "Bundle": "deploy.bundle",

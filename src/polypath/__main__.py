@@ -1,4 +1,4 @@
-"""``python -m polypath`` is ``polypath``."""
+"""``python -m polypath`` runs the command ``polypath``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Deprecated modules, top-level names and methods of 0.1: they work for one more release, with a warning."""
+"""Deprecated modules, top-level names and methods of version 0.1. They work for one more release, with a warning."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "polypath.training.files": ("polypath.storage.files", "polypath.storage.digests"),
     "polypath.wiring": ("polypath.core.wiring", "polypath.core.builder"),
 }
-"""Old module: the modules that have its names now, searched in this order."""
+"""For each old module: the modules that contain its names now, in the order in which they are searched."""
 
 NAMES = {
     "Ask": "PredictRequest",
@@ -76,10 +76,10 @@ NAMES = {
     "read_ask": "read_request",
     "rehearse": "is_feasible",
 }
-"""Old name: new name, within any of these modules."""
+"""For each old name in any of these modules: the new name."""
 
 TOP = {"WiringBuilder": "polypath.core.builder"}
-"""Names that ``polypath`` itself had."""
+"""For each old name in ``polypath`` itself: the module that contains the name now."""
 
 METHODS: tuple[tuple[str, str, str, str], ...] = (
     ("polypath.core.network.PathNet", "save_pretrained", "polypath.storage.saving.save", "polypath.save(net, folder)"),
@@ -101,11 +101,11 @@ METHODS: tuple[tuple[str, str, str, str], ...] = (
     ("polypath.families.base.Family", "words", "polypath.families.base.Family.selectors", "family.selectors()"),
     ("polypath.families.base.Family", "names", "polypath.families.base.Family.path_names", "family.path_names()"),
 )
-"""Class, old method, the function or method that replaces it, and how to call that."""
+"""For each old method: the class, the method's name, the function or method that replaces it, and how to call that."""
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds the modules of 0.1 that were inside packages."""
+    """A finder of the modules of 0.1 that were inside packages."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname in MODULES else None
@@ -114,11 +114,11 @@ class _Finder(MetaPathFinder, Loader):
         return _Moved(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: :class:`_Moved` looks names up on access."""
+        """Do nothing, because :class:`_Moved` looks names up on access."""
 
 
 class _Moved(ModuleType):
-    """Replaces a module of 0.1: looks each name up in the modules that have it now."""
+    """A replacement for a module of 0.1. It looks each name up in the modules that contain the name now."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, f"Moved to {', '.join(MODULES[name])}.")
@@ -145,10 +145,10 @@ def install() -> None:
 
 
 def attribute(name: str) -> Any:
-    """The object that ``polypath.NAME`` was in 0.1.
+    """Return the object that was called ``polypath.NAME`` in version 0.1.
 
     Raises:
-        AttributeError: 0.1 had no such name.
+        AttributeError: version 0.1 had no such name.
     """
     if name in TOP:
         warn_renamed(f"polypath.{name}", f"{TOP[name]}.{name}", 2)

@@ -1,8 +1,8 @@
 """Conventional ensembles of component networks (Zhao et al. 2016, §3.1, §4): average the softmax of separate paths.
 
-With *shared* weights, the members share convs, linear layers and the scale and shift of batch-norms, but each has its
-own running statistics. With *separate* weights, each member is a separate network. No information passes between
-members.
+With *shared* weights, the members share convs, linear layers and the scale and shift of batch-norms, but each member
+has separate running statistics. With *separate* weights, each member is a separate network. No information passes
+between members.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WEIGHTS = ("shared", "separate")
 
 @dataclass(frozen=True)
 class _Saved:
-    """The config of a saved ensemble."""
+    """A saved ensemble's config."""
 
     weights: str
     paths: dict[str, str]
@@ -50,18 +50,18 @@ class _Saved:
 class Ensemble(nn.Module):
     """An ensemble of paths of one network: the paths run separately, and their softmax outputs are averaged.
 
-    For images ``(N, C, H, W)`` it returns *log-probabilities* ``(N, num_classes)``: the arg-max is the answer,
-    ``exp`` gives the averaged probabilities, and cross-entropy accepts them like logits.
+    For images ``(N, C, H, W)`` it returns *log-probabilities* ``(N, num_classes)``. Their arg-max is the prediction,
+    and their ``exp`` gives the averaged probabilities. Cross-entropy accepts log-probabilities like logits.
 
     Args:
-        net: the parent. With shared weights it becomes a part of the ensemble (it is not copied), but its own running
-            statistics do not change.
-        paths: the members, as texts or :class:`Paths`, or a mapping from the members' names to these. By default a
-            member's name comes from its text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
+        net: the parent. With shared weights, the parent becomes a part of the ensemble and is not copied, but the
+            parent's running statistics do not change.
+        paths: the members' paths: a list, or a mapping from the members' names to paths. By default a member's name
+            comes from the path's text: ``RLL`` for ``route=RLL``, ``branches_1_3`` for ``branches=1,3``.
         weights: ``shared`` (state-dict keys ``net.*``, and ``members.RLL.*`` for each member's running statistics) or
             ``separate`` (``members.RLL.*`` are extracted networks).
-        stats: recalibrated statistics with which the members start, instead of the parent's.
-        seed: draw new weights for each member (member i uses seed + i); only with separate weights. By default all
+        stats: recalibrated statistics with which the members start, instead of the parent's statistics.
+        seed: draw new weights for each member (member i uses seed + i); only with separate weights. By default, all
             members start with the parent's weights.
 
     Raises:
@@ -81,11 +81,13 @@ class Ensemble(nn.Module):
         super().__init__()
         check("weights", weights, one_of(*WEIGHTS))
         if seed is not None and (weights == "shared" or stats is not None):
-            raise ValueError(f"seed = {seed} draws new separate weights: omit it with shared weights or with stats")
+            raise ValueError(
+                f"seed = {seed}: must be omitted with shared weights or with stats, because a seed draws new weights"
+            )
         self.weights, self.config = weights, copy.deepcopy(net.config)
         self.paths, self._known = _named(net, paths)
         if weights == "shared" and len(set(self.paths.values())) < len(self.paths):
-            raise ValueError("two members are the same path: with shared weights it would count twice")
+            raise ValueError("two members are the same path, which would count twice with shared weights")
         if weights == "shared":
             self.net = net
         for i, (name, path) in enumerate(self.paths.items()):
@@ -103,11 +105,11 @@ class Ensemble(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared for the members, in timm's format; see :attr:`PathNet.pretrained_cfg`."""
+        """The image preparation for the members, in timm's format; see :attr:`PathNet.pretrained_cfg`."""
         return next(module for module in self.modules() if isinstance(module, PathNet)).pretrained_cfg
 
     def logits(self, name: str, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Run one member alone and return its logits ``(N, num_classes)``; in training, its statistics are updated.
+        """Return the logits ``(N, num_classes)`` of one member. In training, this updates the member's statistics.
 
         Raises:
             ValueError: a name that no member has.
@@ -159,10 +161,10 @@ class Ensemble(nn.Module):
         return torch.stack(losses).sum()
 
     def left(self, without: str | Iterable[str] = ()) -> list[str]:
-        """Return the members' names except those in ``without``.
+        """Return the names of the members that are not in ``without``.
 
         Raises:
-            ValueError: as :meth:`forward`.
+            ValueError: as in :meth:`forward`.
         """
         gone = {self._name(name) for name in ([without] if isinstance(without, str) else without)}
         kept = [name for name in self.paths if name not in gone]
@@ -186,7 +188,7 @@ class Ensemble(nn.Module):
                 member.get_buffer(f"{norm}.running_var").copy_(var)
 
     def member(self, name: str) -> PathNet:
-        """Copy one member to a standalone network, with its running statistics."""
+        """Copy one member, with its running statistics, to a standalone network."""
         name = self._name(name)
         if self.weights == "separate":
             return copy.deepcopy(cast(PathNet, self.get_submodule(f"members.{name}")))
@@ -196,7 +198,7 @@ class Ensemble(nn.Module):
 
     def _name(self, name: str) -> str:
         if name not in self._known:
-            raise ValueError(f"member {name!r}: the members are {', '.join(self.names)}")
+            raise ValueError(f"member = {name!r}: must be one of the members {', '.join(self.names)}")
         return self._known[name]
 
     # --- saving ------------------------------------------------------------------------------------------
@@ -205,12 +207,12 @@ class Ensemble(nn.Module):
         """Write the ensemble as one safetensors file, atomically.
 
         Raises:
-            ValueError: a network that no family built, since it could not be rebuilt.
+            ValueError: the network was not built by a family, so it could not be rebuilt.
         """
         from safetensors.torch import save
 
         if self.config.get("family") not in FAMILIES:
-            raise ValueError("only ensembles of a family's network can be saved: this network's config has no family")
+            raise ValueError("the ensemble cannot be saved, because its network's config contains no family")
         config = {"weights": self.weights, "paths": {n: str(p) for n, p in self.paths.items()}, "net": self.config}
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
         data = save(
@@ -220,33 +222,33 @@ class Ensemble(nn.Module):
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Ensemble:
-        """Load an ensemble saved by :meth:`save`. It is returned in evaluation mode.
+        """Load an ensemble that :meth:`save` wrote. The ensemble is returned in evaluation mode.
 
         Raises:
-            ValueError: a damaged file, or one that is not an ensemble.
+            ValueError: a damaged file, or a file that is not an ensemble.
         """
         try:
             with opened(Path(file)) as stream:
                 config = decode(parse_json((stream.metadata() or {})["config"], "config"), _Saved, "config")
                 tensors = {key: stream.get_tensor(key).clone() for key in stream.keys()}  # noqa: SIM118 (no mapping)
             if len(config.paths) > len(tensors):
-                raise ValueError(f"{len(config.paths):,} members, but only {len(tensors):,} tensors")
+                raise ValueError(f"it has {len(config.paths):,} members, but only {len(tensors):,} tensors")
             net = build_net(config.net, os.fspath(file), held=held_by(Path(file)))
             restore(net, config.net, os.fspath(file))
             ensemble = cls(net, config.paths, config.weights)
             ensemble.load_state_dict(tensors, assign=True)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{os.fspath(file)}: not a saved ensemble, or damaged ({error})") from error
+            raise ValueError(f"{os.fspath(file)} is not a saved ensemble, or is damaged ({error})") from error
         return ensemble.eval()
 
 
 def _named(
     net: PathNet, paths: Iterable[Paths | str] | Mapping[str, Paths | str]
 ) -> tuple[dict[str, Paths], dict[str, str]]:
-    """Return the members by name, and the name that belongs to each text by which a member may be given."""
+    """Return ``{name: path}`` of the members, and ``{text: name}`` for all texts that a caller may use for a member."""
     texts = {path: text for text, path in net.named_paths().items()}
     if isinstance(paths, Paths | str):
-        raise ValueError(f"paths {str(paths)!r}: give several paths, in a list")
+        raise ValueError(f"paths = {str(paths)!r}: must be a list of paths")
     given: list[tuple[str | None, Paths | str]] = []
     if isinstance(paths, Mapping):
         given += [(str(name), path) for name, path in paths.items()]
@@ -259,9 +261,11 @@ def _named(
         text = path if isinstance(path, str) else texts.get(chosen, str(chosen))
         name = wanted if wanted is not None else _member_name(text)
         if not re.fullmatch(r"\w+", name) or hasattr(nn.Module, name):
-            raise ValueError(f"member name {name!r}: use letters, digits and '_', and no attribute of nn.Module")
+            raise ValueError(
+                f"member name = {name!r}: must consist of letters, digits and '_' and be no attribute of nn.Module"
+            )
         if name in members:
-            raise ValueError(f"member {name!r} appears twice: give a mapping with a different name for each")
+            raise ValueError(f"member {name!r} appears twice; give a mapping in which each member has a different name")
         members[name] = chosen
         for alias in (str(chosen), text):
             known.setdefault(alias, name)
@@ -271,13 +275,13 @@ def _named(
 
 
 def _member_name(text: str) -> str:
-    """Return the text's value if that is a name (``RLL`` for ``route=RLL``), else the text (``branches_1_3``)."""
+    """Return the text's value if this is a name (``RLL`` for ``route=RLL``), else the whole text (``branches_1_3``)."""
     value = text.partition("=")[2]
     return value if re.fullmatch(r"[A-Za-z]\w*", value) else re.sub(r"\W+", "_", text)
 
 
 def _bank(child: PathNet) -> nn.Module:
-    """Return a module that holds the running statistics of a path's norms, under the norms' names in the network."""
+    """Make a module with copies of the running statistics of a path's norms, under the norms' names in the network."""
     bank = nn.Module()
     for name, norm in norms(child).items():
         holder = nn.Module()

@@ -50,8 +50,18 @@ from polypath.training.optim import OptimConfig
         (NAME, ["x"], ["", "  ", 3, None], "a name"),
         (interval(1), [(0.1, 1.0), (1, 1)], [(0, 1), (0.5, 1.5), (1.0, 0.5), (0.5,), 0.5], "0 < low <= high <= 1"),
         (interval(), [(1, 1000)], [(1, 2, 3)], "two numbers, 0 < low <= high"),
-        (each(whole(1)), [(), (1, 2), [3]], [(0,), (1, 1.5), 3], "a list, each entry a whole number of at least 1"),
-        (each(SHARE, count=2), [(0, 1)], [(0,), (0, 1, 1)], "a list of 2, each entry a number in [0, 1]"),
+        (
+            each(whole(1)),
+            [(), (1, 2), [3]],
+            [(0,), (1, 1.5), 3],
+            "a list in which each entry is a whole number of at least 1",
+        ),
+        (
+            each(SHARE, count=2),
+            [(0, 1)],
+            [(0,), (0, 1, 1)],
+            "a list of length 2 in which each entry is a number in [0, 1]",
+        ),
         (optional(whole(1)), [None, 1], [0, "x"], "a whole number of at least 1, or None"),
     ],
 )

@@ -68,8 +68,8 @@ def test_a_connected_ray_stays_connected(ray):
 @pytest.mark.parametrize(
     ("address", "error", "told"),
     [
-        ("10.0.0.1:6379", ConnectionError("nothing there"), "--cluster 10.0.0.1:6379: nothing there; start one with"),
-        ("local", Exception("a node timed out\nand so on"), r"could not start one here \(a node timed out\)"),
+        ("10.0.0.1:6379", ConnectionError("nothing there"), "--cluster 10.0.0.1:6379: nothing there; run `ray start"),
+        ("local", Exception("a node timed out\nand so on"), r"could not start a cluster here \(a node timed out\)"),
     ],
 )
 def test_a_failed_start_reports_the_reason(address, error, told, ray):

@@ -492,14 +492,14 @@ def one_inside_another(b, ends):
 @pytest.mark.parametrize(
     ("draw", "told"),
     [
-        (lambda b, ends: b.join("s", ends, "switch", gates=gates("1", "1")), "two gates open '1'"),
-        (lambda b, ends: b.join("s", ends, "switch", gates=gates("2", source="mid")), "inside its own loop"),
+        (lambda b, ends: b.join("s", ends, "switch", gates=gates("1", "1")), "two gates open the same operand '1'"),
+        (lambda b, ends: b.join("s", ends, "switch", gates=gates("2", source="mid")), "inside this gate's loop"),
         (
             lambda b, ends: b.join("out", {"s": b.join("s", ends, "switch", gates=gates("2")), "x": "mid"}, "sum"),
             "node 'out' reads 'mid'",
         ),
         (third_reads_mid, "reads 'mid', a node inside an earlier loop"),
-        (one_inside_another, "and so has 'inner' inside its loops"),
+        (one_inside_another, "'inner' inside its loops has gates too"),
     ],
 )
 def test_switches_that_cannot_be_run_loop_by_loop_are_refused(draw, told):
@@ -565,5 +565,5 @@ def test_what_to_expect_of_gates_on_target():
     b = WiringBuilder()
     with pytest.raises(ValueError, match="no gates"):
         expected_loops(b.wiring(b.unit("a", b.input)), 0.5)
-    with pytest.raises(ValueError, match="no gate has run"):
+    with pytest.raises(ValueError, match="the trace contains no gates"):
         loops_run(pp.Trace())

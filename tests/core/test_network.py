@@ -152,7 +152,7 @@ def test_a_choice_is_text_a_mapping_or_none():
 def test_an_illegal_choice_is_refused_by_every_function(choice):
     """The message has the field, the value and the legal values."""
     net, x = pp.create_model("crescendonet_32", widths=(4, 4), seed=0), torch.randn(1, 3, 8, 8)
-    told = r"join 'block1.join' = .*must be texts among 1, 2" if isinstance(choice, dict) else r"paths = .*block1\.join"
+    told = r"join 'block1.join' = .*be labels among 1, 2" if isinstance(choice, dict) else r"paths = .*block1\.join"
     wrong: Any = choice
     entrances: list[Any] = [
         lambda: net(x, paths=wrong),
@@ -262,14 +262,14 @@ def test_images_that_are_too_small_or_no_batch_are_refused():
     "x", [None, [1.0], np.zeros((1, 3, 8, 8), np.float32), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
 )
 def test_anything_but_a_batch_of_images_is_refused(x):
-    with pytest.raises(ValueError, match=r"images of type .*: expected"):
+    with pytest.raises(ValueError, match=r"the images have type .*, but must be"):
         pp.create_model("crescendonet_32", widths=(4, 4))(x)
 
 
 def test_modules_and_wiring_must_match():
     b = NetBuilder()
     wiring = b.wiring(b.unit("a", b.input))
-    with pytest.raises(ValueError, match="'a', which is not given"):
+    with pytest.raises(ValueError, match="'a', which is missing in modules"):
         pp.PathNet(wiring, {})
     with pytest.raises(ValueError, match="'b' is given"):
         pp.PathNet(wiring, {"a": nn.Identity(), "b": nn.Identity()})
@@ -318,10 +318,10 @@ def test_class_activation_maps_by_a_hook(x):
 
 def test_containers_warn_that_they_are_never_called(x):
     net = pp.create_model("fractalnet16_small", filters=(4, 8), seed=0)
-    with pytest.raises(NotImplementedError, match="only groups the names of others"):
+    with pytest.raises(NotImplementedError, match="only contains other modules"):
         part(net, "block1")(x)
     for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
-        with pytest.warns(UserWarning, match="never fires; use net.register_node_hook"):
+        with pytest.warns(UserWarning, match="never runs; use net.register_node_hook"):
             getattr(part(net, "block1"), register)(lambda *_: None)
     with pytest.raises(ValueError, match=r"node = 'block1.join': .*did you mean block1.join"):
         net.register_node_hook("block1.join", lambda *_: None)

@@ -175,11 +175,11 @@ def test_impossible_stages_are_refused():
     assert list(net("stem", "sum").stage_nodes) == ["stem", "sum"]
     with pytest.raises(ValueError, match="stage 'branch': some paths do not go through branch"):
         net("branch")
-    with pytest.raises(ValueError, match=r"stage 'bramch': no node 'bramch' in this wiring; did you mean branch\?"):
+    with pytest.raises(ValueError, match=r"stage 'bramch': this wiring has no node 'bramch'; did you mean branch\?"):
         net("bramch")
     with pytest.raises(ValueError, match="stage 'stem' ends before the previous stage"):
         net("sum", "stem")
-    with pytest.raises(ValueError, match=r"names no stages.*NetBuilder\.stage"):
+    with pytest.raises(ValueError, match=r"has no stages.*NetBuilder\.stage"):
         net().forward_intermediates(IMAGES)
     assert net().feature_info == []
 
@@ -188,7 +188,7 @@ def test_a_fused_network_keeps_no_stages():
     """Folded means make values larger and ReLUs overwrite joins, so its nodes have other values."""
     fused = pp.fuse(pp.create_model("crescendonet_32", widths=(4, 4), hidden=(8,), seed=0).eval())
     assert fused.feature_info == []
-    with pytest.raises(ValueError, match="a fused network keeps none"):
+    with pytest.raises(ValueError, match="fusing a network removes them"):
         fused.forward_intermediates(torch.zeros(1, 3, 8, 8))
     assert fused.forward_features(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 4, 4)
 
@@ -204,7 +204,7 @@ def test_modules_that_stages_do_not_need_can_be_pruned():
     assert [info["module"] for info in net.feature_info] == ["low", "meet", "last"]
     assert (net.num_classes, net.num_features) == (0, 3)
     for call in (lambda: net(IMAGES), lambda: net.forward_intermediates(IMAGES)):
-        with pytest.raises(ValueError, match="'last' was pruned: this network gives intermediates only"):
+        with pytest.raises(ValueError, match="'last' was pruned; this network only computes intermediates"):
             call()
     with pytest.raises(ValueError, match="indices"):
         net.prune_intermediate_layers([3])

@@ -167,7 +167,7 @@ def unit(name, source=INPUT, module=None):
         ([unit("a", "b")], "a", "no earlier node has that name"),
         ([unit("a"), unit("b")], "b", "does not lead"),
         ([unit("a")], "b", "output 'b'"),
-        ([unit("a b")], "a b", "dotted identifiers"),
+        ([unit("a b")], "a b", "must be a dotted identifier"),
         ([unit("a"), unit("a.b", "a")], "a.b", "prefix"),
         ([Join("j", "average", (Operand(INPUT, "x"),))], "j", "mean, sum, max, switch, concat"),
         ([Join("j", "mean", ())], "j", "no operands"),

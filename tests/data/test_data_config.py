@@ -37,7 +37,7 @@ def test_svhn_of_dfn_holds_out_two_parts() -> None:
         ({"pad": 1.5}, "AugmentConfig.pad = 1.5"),
         ({"shorter_side": (480, 256)}, r"shorter_side = \(480, 256\): the second must not be below the first"),
         ({"shorter_side": (256, 480), "scale": (0.08, 1)}, "shorter_side .*: cannot be combined with scale"),
-        ({"shorter_side": (256.5, 480)}, "each entry a whole number"),
+        ({"shorter_side": (256.5, 480)}, "each entry is a whole number"),
         ({"jitter": 1.5}, r"AugmentConfig.jitter = 1.5: must be a number in \[0, 1\]"),
         (
             {"photometric": True, "jitter": 0.4},

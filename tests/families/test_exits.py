@@ -121,7 +121,9 @@ def test_exits_that_make_no_sense_are_refused(spec, message):
 
 
 def test_exit_zero_and_unknown_exits_are_refused():
-    with pytest.raises(ValueError, match=r"ResNet\.exits = \(0,\): must be a list, each entry a whole number of at"):
+    with pytest.raises(
+        ValueError, match=r"ResNet\.exits = \(0,\): must be a list in which each entry is a whole number of at"
+    ):
         ResNet(exits=(0,))
     net = ResNet(depth=8, width=4, exits=(1,)).build(seed=0)
     with pytest.raises(ValueError, match="exit = '2': the stages with an exit are 1"):

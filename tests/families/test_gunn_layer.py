@@ -384,7 +384,7 @@ def test_norms_folded_into_the_convs():
 
 
 def test_illegal_layers_and_maps():
-    with pytest.raises(ValueError, match="nearest legal P are 4 and 6; for this P, N = 10 or 15"):
+    with pytest.raises(ValueError, match="nearest legal P are 4 and 6; with this P, N may be 10 or 15"):
         GunnLayer(12, 5)
     with pytest.raises(ValueError, match="must be one of gradual, simultaneous"):
         GunnLayer(12, 4, order="late")

@@ -1,4 +1,4 @@
-"""Argument checks of public functions: a value of the wrong type raises an error with the argument's name.
+"""Checks of the arguments of public functions. The error for an illegal value contains the argument's name.
 
 @takes(net=NETWORK, paths=PATHS)
 def extract(net, paths): ...                      # extract(net, 3): paths = 3: must be a choice of paths: …
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Make a decorator that checks arguments, each by its rule, before the function runs.
+    """Make a decorator that checks the arguments of a function, each by its rule in ``rules``.
 
-    NumPy and torch numbers are converted to Python numbers; other values are unchanged. Omitted arguments are not
+    NumPy and torch numbers are converted to Python numbers; other values do not change. Omitted arguments are not
     checked.
     """
 
@@ -36,7 +36,7 @@ def takes(**rules: Rule) -> Callable[[Callable[P, T]], Callable[P, T]]:
             except TypeError:
                 return function(*args, **options)  # Python's own error
             for name, value in given.arguments.items():
-                if name in rules and not rules[name].fits(value):  # else check() would convert long lists for nothing
+                if name in rules and not rules[name].fits(value):  # check() would copy a long list that fits
                     given.arguments[name] = check(name, value, rules[name])
             return function(*given.args, **given.kwargs)
 
@@ -49,7 +49,7 @@ def _several(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
-TABLE = instance(Mapping, legal="a table")
+TABLE = instance(Mapping, legal="a mapping, such as a dict")
 SEVERAL = Rule("a list, or another iterable", _several)
-SEVERAL_PATHS = Rule("choices of paths in a list or a table", _several)
+SEVERAL_PATHS = Rule("a list of paths, or a mapping", _several)
 TEXTS = Rule("a list of texts", lambda value: _several(value) and all(isinstance(entry, str) for entry in value))

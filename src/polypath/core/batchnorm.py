@@ -1,8 +1,8 @@
 """Batch-norm statistics of paths, ``{path: {norm: (mean, var)}}``, kept separately from the network.
 
-In a path, a batch-norm has other inputs than in the whole network, so its running mean and variance are wrong there.
-:func:`polypath.core.recalibrate.recalibrate` measures them for each path; this module stores and applies them.
-The network's own buffers do not change: :func:`applied` replaces them inside a ``with`` block.
+In a path, a batch-norm has other inputs than in the whole network, so the network's running mean and variance are wrong
+there. :func:`polypath.core.recalibrate.recalibrate` measures each path's statistics, and this module
+stores the result. :func:`applied` replaces the network's buffers inside a ``with`` block and then restores the buffers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from polypath.core.network import PathNet
 
 Bank = Mapping[str, tuple[Tensor, Tensor]]
-"""Running mean and variance ``(C,)``, by the norm's dotted name in the network."""
+"""The running mean and variance ``(C,)`` of each norm, by the norm's dotted name in the network."""
 
 
 @dataclass(frozen=True, eq=False)
 class BatchNormStatistics(Mapping[Paths, Bank]):
-    """Recalibrated statistics of some paths.
+    """A mapping from paths to their recalibrated batch-norm statistics.
 
     Attributes:
-        banks: for each path, the statistics of the norms that are alive under it.
-        images: how many training images they were measured on.
-        seed: the seed with which these images were drawn, or None if they were the first ones.
+        banks: for each path, the statistics of the norms that run under the path.
+        images: the number of training images on which the statistics were measured.
+        seed: the seed with which these images were drawn, or None if the first images were used.
     """
 
     banks: Mapping[Paths, Bank]
@@ -50,7 +50,7 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
     def __getitem__(self, paths: Paths) -> Bank:
         if paths not in self.banks:
             known = ", ".join(str(p) for p in list(self.banks)[:12])
-            raise ValueError(f"no recalibrated statistics for path {str(paths)!r}; there are statistics of {known}")
+            raise ValueError(f"path {str(paths)!r} has no recalibrated statistics, unlike the paths {known}")
         return self.banks[paths]
 
     def __iter__(self) -> Iterator[Paths]:
@@ -64,12 +64,12 @@ class BatchNormStatistics(Mapping[Paths, Bank]):
 
     @property
     def record(self) -> dict[str, int | None]:
-        """How the statistics were measured, for the record in a result or a saved network."""
+        """The number of images and the seed of the measurement, to be stored with a result or a network."""
         return {"images": self.images, "seed": self.seed}
 
 
 def statistics_note(record: Mapping[str, int | None] | None) -> str:
-    """Describe in words which batch-norm statistics were used; ``record`` is None for those of training."""
+    """Describe in words which batch-norm statistics were used; ``record`` is None without recalibration."""
     if not record:
         return "batch-norm not recalibrated"
     return f"batch-norm recalibrated on {record['images']:,} training images"
@@ -83,7 +83,7 @@ def norms(net: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def norms_under(net: PathNet, paths: Paths) -> dict[str, _BatchNorm]:
-    """Return the batch-norms of :func:`norms` that run under ``paths``; of a module's variants, only those in use."""
+    """Return the batch-norms that have running statistics and run under ``paths``; unused variants are left out."""
     alive, found = net.wiring.prune(paths), dict[str, _BatchNorm]()
     for path in alive.modules:
         others = net.wiring.variants.get(path, frozenset()) - alive.variants.get(path, frozenset())
@@ -94,7 +94,7 @@ def norms_under(net: PathNet, paths: Paths) -> dict[str, _BatchNorm]:
 
 
 def buffers(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return running mean and variance ``(C,)`` of a norm that has them."""
+    """Return the running mean and variance ``(C,)`` of a norm that has running statistics."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var
@@ -105,7 +105,7 @@ def applied(net: nn.Module, bank: Bank) -> Generator[None]:
     """Use the statistics of one path in ``net`` inside the block; then restore the network's buffers, bit for bit.
 
     Raises:
-        ValueError: statistics of a norm that the network does not have, or of another width.
+        ValueError: a norm in ``bank`` is missing in the network or has another number of channels there.
     """
     known = _matched(net, bank)
     with lent(known.values()):
@@ -117,7 +117,7 @@ def applied(net: nn.Module, bank: Bank) -> Generator[None]:
 
 @contextlib.contextmanager
 def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
-    """Restore buffers, mode and momentum of some batch-norms after the block, which may change them.
+    """Restore the buffers, mode and momentum of some batch-norms after the block.
 
     The block must assign *new* tensors to the buffers, and must not change the original tensors in place.
     """
@@ -134,10 +134,9 @@ def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
 def batch_statistics(modules: Iterable[nn.Module], *, always: bool = False) -> Generator[None]:
     """Make batch-norms normalise by the batch's statistics inside the block, without updating their running statistics.
 
-    This applies to the batch-norms in training mode among ``modules`` (``net.modules()``).
-
     Args:
-        always: apply it to batch-norms in evaluation mode too.
+        modules: modules whose batch-norms in training mode are changed, such as ``net.modules()``.
+        always: whether to change the batch-norms in evaluation mode, too.
     """
     tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = [norm.training for norm in tracking]
@@ -151,10 +150,10 @@ def batch_statistics(modules: Iterable[nn.Module], *, always: bool = False) -> G
 
 
 def bake(net: nn.Module, bank: Bank) -> None:
-    """Copy the statistics of one path into ``net`` permanently (into an extracted network, say).
+    """Copy the statistics of one path permanently into ``net``, which is usually an extracted network.
 
     Raises:
-        ValueError: as :func:`applied`.
+        ValueError: as in :func:`applied`.
     """
     with torch.no_grad():
         for name, norm in _matched(net, bank).items():
@@ -169,6 +168,6 @@ def _matched(net: nn.Module, bank: Bank) -> dict[str, _BatchNorm]:
             raise ValueError(f"the statistics contain batch-norm {name!r}, which this network does not have")
         if mean.shape != (shape := buffers(known[name])[0].shape):
             raise ValueError(
-                f"statistics of norm {name!r} have shape {tuple(mean.shape)}, the network's have {tuple(shape)}"
+                f"the statistics of norm {name!r} have shape {tuple(mean.shape)}, but the network's have {tuple(shape)}"
             )
     return {name: known[name] for name in bank}

@@ -1,4 +1,4 @@
-"""Builders, which make a wiring node by node, with or without its modules."""
+"""Builders that make a wiring node by node, with or without its modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from polypath.core.wiring import INPUT, Gate, Join, Node, Operand, Unit, Wiring
 
 
 class WiringBuilder:
-    """A builder of a wiring, node by node. Each call returns the new node's name, which later nodes can read."""
+    """A builder that makes a wiring node by node. Each node is added with the names of the earlier nodes that it reads.
+
+    The methods that add or mark a node return the node's name.
+    """
 
     input = INPUT
 
@@ -23,7 +26,7 @@ class WiringBuilder:
     def unit(
         self, name: str, source: str, *, depth: int = 0, module: str | None = None, variant: str | None = None
     ) -> str:
-        """Add a unit; its module's path is ``module``, or by default the node's name."""
+        """Add a unit that runs the module at the path ``module``, by default at the node's name."""
         self._nodes.append(Unit(name, source, module or name, depth, variant))
         return name
 
@@ -36,18 +39,18 @@ class WiringBuilder:
         survival: Mapping[str, float] | None = None,
         gates: tuple[Gate, ...] = (),
     ) -> str:
-        """Add a join with operands ``{label: source}``; ``survival`` has their survival rates in stochastic depth."""
+        """Add a join with operands ``{label: source}``; ``survival`` is ``{label: rate}`` for stochastic depth."""
         rates = survival or {}
         joined = tuple(Operand(source, label, rates.get(label, 1.0)) for label, source in operands.items())
         self._nodes.append(Join(name, kind, joined, gates))
         return name
 
     def stage(self, node: str, name: str | None = None) -> str:
-        """Mark ``node`` as the end of a stage, whose maps a backbone returns. The stage's default name is the node's.
+        """Mark ``node`` as the end of a stage, whose maps a backbone returns. ``name`` is by default the node's name.
 
-        All paths must go through the node. If they go through one of several parallel nodes, call this for each of
-        these with the same ``name``; the stage's value is then the mean over the alive ones. Mark the stages in order,
-        from input to output; see :mod:`polypath.core.stages`.
+        All paths must go through the node. If paths go through different parallel nodes, call this method for each of
+        these nodes, with the same ``name``. The stage's value is then the mean over the nodes that are alive. Mark the
+        stages in order, from input to output; see :mod:`polypath.core.stages`.
         """
         stage = name or node
         self.stages[stage] = (*self.stages.get(stage, ()), node)
@@ -58,7 +61,7 @@ class WiringBuilder:
 
 
 class NetBuilder(WiringBuilder):
-    """A builder of a wiring together with its modules. Families use it."""
+    """A builder of a wiring together with its modules. The families' networks are made with this class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class NetBuilder(WiringBuilder):
         return self.unit(name, source, depth=depth, module=at, variant=variant)
 
     def chain(self, prefix: str, source: str, modules: Sequence[nn.Module], *, depth: int = 1) -> str:
-        """Add ``prefix.unit1``, ``prefix.unit2``, … one after the other."""
+        """Add units ``prefix.unit1``, ``prefix.unit2``, …, each of which reads the one before; return the last name."""
         for i, module in enumerate(modules, 1):
             source = self.add(f"{prefix}.unit{i}", source, module, depth=depth)
         return source

@@ -1,7 +1,7 @@
-"""Activation checkpointing (Chen et al. 2016): only the ends of a plan's segments are saved for the backward pass.
+"""Activation checkpointing (Chen et al. 2016): only the inputs of a plan's segments are saved for the backward pass.
 
 The backward pass runs each segment again. This second run costs time but changes nothing else: buffers (running
-statistics) keep their values from the first run, gates repeat their draws, and traces get no second entries.
+statistics) keep their values from the first run, gates repeat their decisions, and traces get no second entries.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polypath.core.plan import Step
 def run_checkpointed(
     root: nn.Module, steps: Sequence[Step], values: dict[str, Tensor], **options: Any
 ) -> dict[str, Tensor]:
-    """Run a plan as :func:`polypath.core.execute.run_steps` does, with its n steps in about √n segments."""
+    """Run a plan of n steps in about √n segments, with the same result as :func:`polypath.core.execute.run_steps`."""
     size = math.ceil(math.sqrt(len(steps)))
     for begin in range(0, len(steps), max(1, size)):
         segment = _Segment(root, steps[begin : begin + size], options)

@@ -1,4 +1,4 @@
-"""Checks of arguments and of fields. A failure is a ``ValueError`` with the name, the value and the legal values.
+"""Checks of arguments and of fields. The error of a failed check contains the name, the value and the legal values.
 
 check("threads", threads, whole(1))                   # threads = 0: must be a whole number of at least 1
 check_fields(self, join=one_of("mean", "sum"))        # FractalNet.join = 'or': must be one of mean, sum
@@ -19,17 +19,17 @@ from typing import Any, cast
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule for legal values: in words that follow "must be", and as a function that tests a value."""
+    """A rule for legal values: a text that follows "must be", and a function that tests a value."""
 
     legal: str
     fits: Callable[[Any], bool]
 
 
-LARGEST = sys.float_info.max  # anything larger is infinity
+LARGEST = sys.float_info.max  # the largest finite number
 
 
 def check(name: str, value: Any, rule: Rule) -> Any:
-    """Check a value by a rule and return it as plain Python, see :func:`plain`.
+    """Check a value by a rule, and return the value converted by :func:`plain`.
 
     Raises:
         ValueError: a value that the rule does not allow.
@@ -41,10 +41,10 @@ def check(name: str, value: Any, rule: Rule) -> Any:
 
 
 def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) -> None:
-    """Check fields of a config, each by its rule. Messages call the config ``prefix``, by default its class name.
+    """Check fields of a config, each by its rule. ``prefix`` is the config's name in messages, by default the class.
 
     Raises:
-        ValueError: a value that its rule does not allow.
+        ValueError: a field's value that the field's rule does not allow.
     """
     prefix = type(config).__name__ if prefix is None else prefix
     for name, rule in rules.items():
@@ -52,7 +52,7 @@ def check_fields(config: object, prefix: str | None = None, /, **rules: Rule) ->
 
 
 def plain(value: Any) -> Any:
-    """Convert NumPy and torch numbers to Python's, and arrays and lists to tuples, also inside dicts and tuples.
+    """Convert NumPy and torch numbers to Python numbers, and arrays and lists to tuples, also inside dicts and tuples.
 
     Other values are returned unchanged.
     """
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
 
 
 def json_value(name: str, value: Any) -> Any:
-    """Return the value as read back from JSON; NumPy and torch numbers and arrays become plain ones.
+    """Convert a value to JSON and back. NumPy and torch numbers and arrays become Python numbers and lists.
 
     Raises:
         ValueError: a value that JSON cannot hold, such as NaN and infinity.
@@ -126,7 +126,7 @@ def number(
 
 
 def interval(high: float = LARGEST) -> Rule:
-    """Allow two numbers above 0 and at most ``high``, of which the second is not below the first."""
+    """Allow two numbers with 0 < first <= second <= ``high``."""
     one = number(above=0, high=high)
 
     def fits(value: Any) -> bool:
@@ -137,13 +137,13 @@ def interval(high: float = LARGEST) -> Rule:
 
 
 def each(rule: Rule, count: int | None = None) -> Rule:
-    """Allow a list or tuple of values that ``rule`` allows; if ``count`` is given, it must have that many."""
+    """Allow a list or tuple of values that ``rule`` allows; ``count`` is the required number of values."""
 
     def fits(value: Any) -> bool:
         entries = _entries(value)
         return isinstance(value, tuple) and count in (None, len(entries)) and all(map(rule.fits, entries))
 
-    return Rule(f"a list{'' if count is None else f' of {count}'}, each entry {rule.legal}", fits)
+    return Rule(f"a list{'' if count is None else f' of length {count}'} in which each entry is {rule.legal}", fits)
 
 
 def optional(rule: Rule) -> Rule:
@@ -163,7 +163,7 @@ def instance(kind: type, *others: type, legal: str | None = None) -> Rule:
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 NAME = Rule("a name", lambda value: isinstance(value, str) and bool(value.strip()))
 TEXT = instance(str, legal="text")
-PLACE = instance(str, os.PathLike, legal="a path of the file system, text or os.PathLike")
+PLACE = instance(str, os.PathLike, legal="a path of a file or folder, as text or os.PathLike")
 FUNCTION = Rule("a function", callable)
 WHOLE_NUMBER = Rule("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
 SHARE = number(0, 1)
@@ -174,12 +174,12 @@ SHARE = number(0, 1)
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """List the ``known`` names most similar to ``name``, the most similar first; empty if none is similar."""
+    """List at most ``most`` of the ``known`` names that are similar to ``name``, the most similar first."""
     return difflib.get_close_matches(name, list(known), n=most)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Write ``did you mean …?`` with similar names, or ``there are …`` with the known names if none is similar."""
+    """Write ``did you mean …?`` with similar names, or ``there are …`` with the known names if no name is similar."""
     known = list(known)
     if close := near(name, known):
         return f"did you mean {' or '.join(close)}?"
@@ -187,6 +187,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Collection[str], most: int = 12) -> str:
-    """Write names as ``a, b, c``; after the first ``most`` names, only the number of the others."""
+    """Write the first ``most`` names as ``a, b, c``, and then how many more names there are."""
     shown = ", ".join(list(names)[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or "none"

@@ -4,8 +4,8 @@ A fixed choice sets the operands of every alive join: one operand for a switch, 
 switches are set too, so the same nodes run for all images. Dead joins are not part of a choice, so two choices never
 differ only in dead joins.
 
-Choices are built from the output backwards, because a node is alive if the output needs it. Between two nodes, the only
-state is the set of earlier nodes that are needed.
+Choices are built from the output backwards, because a node is alive if the output needs it. The only
+information kept from node to node is the set of earlier nodes that are needed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import torch
 from polypath.core.paths import Paths
 from polypath.core.wiring import Join, Unit, Wiring
 
-MOST_OPERANDS = 12  # the most operands of a join whose subsets can still be enumerated
+MOST_OPERANDS = 12  # a join with more operands has too many subsets to enumerate
 Needed = frozenset[str]
 Taken = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class ChoiceSpace:
-    """The fixed choices of a wiring.
+    """A collection of all fixed choices of a wiring.
 
     Raises:
         ValueError: a join with too many operands to enumerate their subsets.
@@ -53,7 +53,7 @@ class ChoiceSpace:
             stack.extend((k + 1, after, (*taken, *chosen)) for chosen, after in self._steps(k, needed))
 
     def draw(self, generator: torch.Generator) -> Paths:
-        """Draw one choice, uniformly."""
+        """Draw one choice; all choices are equally likely."""
         needed, taken = frozenset((self.wiring.output,)), dict[str, tuple[str, ...]]()
         for k in range(len(self._nodes)):
             steps = self._steps(k, needed)
@@ -65,19 +65,19 @@ class ChoiceSpace:
         return Paths.of(self.wiring, taken)
 
     def fixed(self, choice: Paths) -> Paths:
-        """Return ``choice`` with the last operand for every switch that it leaves to gates."""
+        """Return a copy of ``choice`` that takes the last operand at each switch where gates would decide."""
         while open_ := [n for n in self.wiring.alive(choice) if isinstance(n, Join) and n.dynamic(choice)]:
             choice = Paths.of(self.wiring, {**choice, **{join.name: join.labels[-1:] for join in open_}})
         return choice
 
     def is_fixed(self, choice: Paths) -> bool:
-        """Return whether no gate decides under the choice."""
+        """Return whether ``choice`` leaves no decision to gates."""
         return self.fixed(choice) == choice
 
     def neighbours(self, choice: Paths) -> list[Paths]:
         """List the choices that differ at one alive join: one operand more or less, or another operand of a switch.
 
-        Joins that become alive get all their operands, and switches that become alive their last one.
+        A join that becomes alive gets all its operands; a switch that becomes alive gets its last operand.
         """
         found: dict[Paths, None] = {}
         for node in self.wiring.alive(choice):
@@ -94,7 +94,7 @@ class ChoiceSpace:
 
     @cached_property
     def _ways(self) -> list[dict[Needed, int]]:
-        """Entry k is for the k-th node from the end. It maps each set of needed nodes to the number of choices left."""
+        """For the k-th node from the end, entry k maps each set of needed nodes to the number of remaining choices."""
         reached: list[dict[Needed, int]] = [{frozenset((self.wiring.output,)): 0}]
         for k in range(len(self._nodes)):
             reached.append({after: 0 for needed in reached[k] for _, after in self._steps(k, needed)})
@@ -138,8 +138,8 @@ def _options(join: Join) -> tuple[tuple[str, ...], ...]:
         return tuple((label,) for label in join.labels)
     if len(join.labels) > MOST_OPERANDS:
         raise ValueError(
-            f"join {join.name!r} has {len(join.labels)} operands: choices can be enumerated only if joins have at most "
-            f"{MOST_OPERANDS}"
+            f"join {join.name!r} has {len(join.labels)} operands: choices can be listed only if each join has at most "
+            f"{MOST_OPERANDS} operands"
         )
     sizes = range(1, len(join.labels) + 1)
     return tuple(itertools.chain.from_iterable(itertools.combinations(join.labels, size) for size in sizes))

@@ -1,4 +1,4 @@
-"""A network's config, saved with it as JSON: how to rebuild the network and how its images are prepared."""
+"""A network's config: how to rebuild the network and how its images are prepared. It is saved with the network."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ both sides (the aspect ratio changes). ``pad``: resize the longer side, then add
 
 
 class Normalisation(TypedDict):
-    """Mean and standard deviation per channel, for pixels in [0, 1]: subtract the mean, then divide."""
+    """A normalisation of pixels in [0, 1]: subtract each channel's mean, then divide by its standard deviation."""
 
     mean: Sequence[float]
     std: Sequence[float]
 
 
 class ImageConfig(TypedDict, total=False):
-    """The images that a network was trained on: ``size`` in pixels (height, width), and how images of other sizes are
-    fitted to it (``resize``). ``to`` is the shorter side in pixels before a centre crop; None means ``size``."""
+    """A description of the training images. ``size`` is (height, width) in pixels; ``resize`` tells how images of other
+    sizes are fitted to this size. ``to`` is the shorter side in pixels before a centre crop, by default the shorter
+    side of ``size``."""
 
     size: Sequence[int]
     resize: Resize | None
@@ -30,16 +31,16 @@ class ImageConfig(TypedDict, total=False):
 
 
 class NetConfig(TypedDict, total=False):
-    """A network's config. Every key is optional; a network that was not built by a family has none.
+    """A network's config. Every key is optional; the config of a network that no family built is empty at first.
 
     Attributes:
         family: the family's name.
         arguments: the family's arguments.
         model: the registered name by which the network was created.
-        paths: if the network was extracted, the text of the extracted choice, on the family's full wiring.
+        paths: for an extracted network, the text of the choice, which refers to the family's full wiring.
         statistics: how the batch-norm statistics were recalibrated (images, seed), if they were.
         gates: how the gates were corrected (target, images, rates), if they were.
-        classes: names in the order of the labels.
+        classes: the names of the classes, in the order of the labels.
         normalisation, image: how the images are prepared.
         pretrained_cfg: the network's description in timm's format; see :mod:`polypath.core.timm_config`.
         fused: whether this is a fused network.
@@ -59,22 +60,22 @@ class NetConfig(TypedDict, total=False):
 
 
 ABOUT = ("classes", "normalisation", "image", "pretrained_cfg")
-"""The keys that describe a network's images and classes and do not depend on how it is built."""
+"""The keys that describe a network's images and classes. They do not depend on how the network is built."""
 
 
 def check_classes(names: Any, outputs: int) -> tuple[str, ...]:
-    """Check names of classes, and return them as a tuple.
+    """Check the names of the classes, and return them as a tuple.
 
     Raises:
         ValueError: entries that are not names, duplicates, more or fewer names than the head has outputs.
     """
     given = plain(names)
     if not isinstance(given, tuple) or not all(map(NAME.fits, cast(tuple[Any, ...], given))):
-        raise ValueError(f"classes = {reprlib.repr(names)}: give a list of names, one for each output of the head")
+        raise ValueError(f"classes = {reprlib.repr(names)}: must be a list of names, one for each output of the head")
     found = cast(tuple[str, ...], given)
     if len(found) != outputs:
         raise ValueError(
-            f"classes: {len(found)} names, but the network's head has {outputs} outputs; give one for each"
+            f"classes has {len(found)} names, but the network's head has {outputs} outputs; give one name for each"
         )
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
@@ -83,5 +84,5 @@ def check_classes(names: Any, outputs: int) -> tuple[str, ...]:
 
 
 def completed_classes(names: Sequence[str], outputs: int) -> tuple[str, ...]:
-    """Complete the names with ``unused 11`` and so on, for outputs without a trained class."""
+    """Add names for the outputs without a trained class: ``unused 11`` and so on."""
     return (*names, *(f"unused {i}" for i in range(len(names), outputs)))

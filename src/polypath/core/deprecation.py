@@ -14,9 +14,9 @@ _OLD_METHODS: dict[str, dict[str, Callable[..., Any]]] = {}
 
 
 def warn_renamed(old: str, new: str, level: int) -> None:
-    """Warn that ``old`` is now ``new``. The warning points to the line ``level`` calls above the caller.
+    """Warn that ``old`` is now called ``new``. The warning points to the line ``level`` calls above the caller.
 
-    ``from package import name`` looks the name up twice; the first lookup, by importlib, does not warn.
+    ``from package import name`` looks the name up twice. The first lookup, by importlib, does not warn.
     """
     asker = sys._getframe(level + 1)  # pyright: ignore[reportPrivateUsage] (documented in spite of its name)
     if asker.f_globals.get("__name__") != "importlib._bootstrap":
@@ -25,21 +25,21 @@ def warn_renamed(old: str, new: str, level: int) -> None:
 
 
 def notes_are_logged(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that once had an argument ``say=``, so that it accepts it, ignores it and warns."""
+    """Make a function accept its former argument ``say=``: the decorated function ignores the argument and warns."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
         if "say" in options:
             del options["say"]
-            message = f"{function.__name__}() no longer uses say=: notes go to the logger of polypath"
-            warnings.warn(f"{message}; the next release rejects it", DeprecationWarning, stacklevel=2)
+            message = f"{function.__name__}() ignores the argument say, because notes now go to polypath's logger"
+            warnings.warn(f"{message}; the next release rejects say", DeprecationWarning, stacklevel=2)
         return function(*args, **options)
 
     return call
 
 
 def add_old_method(owner: str, name: str, method: Callable[..., Any]) -> None:
-    """Register a deprecated method for the class ``owner`` (``package.module.Class``), before this is imported."""
+    """Register a deprecated method for the class ``owner`` (``package.module.Class``), before the class is imported."""
     _OLD_METHODS.setdefault(owner, {})[name] = method
 
 

@@ -14,17 +14,17 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 def printable(text: str | os.PathLike[str]) -> str:
     """Make a text or file name printable on one line. Control characters, marks of writing direction and bytes that are
-    not UTF-8 become escapes (``caf\\xe9``)."""
+    not UTF-8 are escaped (``caf\\xe9``)."""
     return _UNPRINTABLE.sub(lambda found: escaped(found[0]), os.fspath(text))
 
 
 def as_unicode(text: str) -> str:
-    """Make a text storable in JSON and UTF-8 files: bytes of file names that are not UTF-8 become escapes."""
+    """Make a text storable in JSON and UTF-8 files: escape the bytes of file names that are not UTF-8."""
     return _SURROGATES.sub(lambda found: escaped(found[0]), text)
 
 
 def escaped(character: str) -> str:
-    """Escape a character as Python does; a surrogate that stands for a byte of a file name is escaped as that byte."""
+    """Escape a character as Python does. A surrogate that stands for a byte of a file name is escaped as this byte."""
     code = ord(character)
     return (
         f"\\x{code - 0xDC00:02x}"

@@ -4,13 +4,13 @@ A gated switch has operands x_0, x_1, …, x_l, and may have a gate g_k before e
 these modes:
 
 ``sample``   x_k = (1 − a_k)·x_{k−1} + a_k·block_k(x_{k−1}),   a_k = g_1·…·g_k, sampled, straight-through gradient
-``decide``   a sample whose gate is closed ends with x_{k−1}; later loops run on the remaining samples only
+``decide``   a sample whose gate is closed stops with x_{k−1}; later loops run on the remaining samples only
 ``keep``     every loop runs on every sample, but a sample whose gate is closed keeps x_{k−1}
-``all``      every gate is evaluated and every loop runs on every sample, for counting, shapes and examples
+``all``      every gate is evaluated and every loop runs on every sample; this mode is for counts, shapes and examples
 
-Training uses ``sample``, which runs every loop on every sample. Evaluation uses ``decide``, in which samples that have
-ended cost nothing. Export uses ``keep``, which has the same results, because a static graph cannot have a varying
-number of samples.
+Training uses ``sample``, which runs every loop on every sample. Evaluation uses ``decide``, which saves the time for
+samples that have stopped. Export uses ``keep``, because a static graph cannot have a varying number of samples; the
+results are the same as with ``decide``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ NodeHook = Callable[[str, Tensor], Tensor | None]
 
 @dataclass
 class Trace:
-    """A record of intermediate values of one forward: pass one as ``net(x, trace=Trace())``.
+    """A record of intermediate values of one forward pass. It is filled by ``net(x, trace=trace)``.
 
     ``values`` receives the outputs of the nodes in ``nodes``. In evaluation, a value inside the loops of a gated switch
-    has only the samples for which it was computed. ``gates`` receives the decisions of every gate, in order of
+    has only the samples that ran the loop. ``gates`` receives the decisions of every gate, in order of
     execution, as ``(switch, label, reached, open)``. ``reached`` and ``open`` are ``(N,)`` tensors of 0 and 1: which
-    samples reached the gate, and which of these passed it. In training they are differentiable.
+    samples reached the gate, and which samples passed it. In training they are differentiable.
     """
 
     nodes: frozenset[str] = frozenset()
@@ -54,12 +54,13 @@ class Run:
     """The settings of one run of a plan.
 
     Attributes:
-        root: the modules, found by their dotted paths.
-        gates: how gated switches run, see the module's docstring.
+        root: the module that contains the units and gates at their dotted paths.
+        gates: the mode of gated switches, see the module's docstring.
         trace: collects intermediate values.
         generator: random source of sampled gates.
         frozen: paths of modules that run without gradient.
-        finished: called after each node has run, with its name, and after each gate, with ``switch:label``.
+        finished: called with a node's name after the node has run; in mode ``all`` also after a gate, with
+            ``switch:label``.
         hooks: the hooks of each node, see :meth:`PathNet.register_node_hook`.
     """
 
@@ -83,12 +84,12 @@ def run_steps(
     frozen: Collection[str] = (),
     finished: Callable[[str], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Run the steps of a plan; return ``values``, which then has the tensors that no step frees.
+    """Run the steps of a plan. Add their outputs to ``values``, remove freed tensors, and return ``values``.
 
     Args:
         root: a network; its mode (training or evaluation) applies to the steps.
-        values: tensors by node name, at least those that the steps read but do not compute.
-        gates: mode of gated switches; None is ``sample`` in training, ``decide`` in evaluation, ``keep`` in an export.
+        values: tensors by node name, including all tensors that the steps read but do not compute.
+        gates: mode of gated switches, by default ``sample`` in training, ``decide`` in evaluation, ``keep`` in export.
         trace, generator, frozen, finished: see :class:`Run`.
     """
     recorded = any(map(symbolic, values.values()))
@@ -104,7 +105,7 @@ def call_module(
 ) -> Tensor:
     """Call the module at a dotted path and return its output.
 
-    ``mask`` ``(N,)`` tells which samples passed the gates, in training.
+    In training, ``mask`` ``(N,)`` tells which samples passed the gates so far.
     """
     unit = attrgetter(path)(root)  # get_submodule takes three times as long, which matters with a hundred units
     options: dict[str, Any] = {} if variant is None else {"variant": variant}
@@ -114,9 +115,9 @@ def call_module(
 
 
 def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = None) -> Tensor:
-    """Merge alive operands, in their order: by element-wise mean, sum or max, or by concatenating their channels.
+    """Merge the alive operands, in order: by element-wise mean, sum or max, or by concatenation of their channels.
 
-    ``scales`` multiply the operands of a sum (stochastic depth in evaluation).
+    Each operand of a sum is multiplied by its entry in ``scales`` (for stochastic depth in evaluation).
     """
     if scales is not None and any(scale != 1.0 for scale in scales):
         inputs = [x if scale == 1.0 else x * scale for x, scale in zip(inputs, scales, strict=True)]
@@ -136,13 +137,13 @@ def join(kind: str, inputs: Sequence[Tensor], scales: Sequence[float] | None = N
 
 
 def loops_run(trace: Trace) -> Tensor:
-    """Count the gated loops that each sample ran ``(N,)``, over all switches; a loop without a gate is not counted.
+    """Count for each sample ``(N,)`` the loops that it ran, over all switches. Loops without a gate are not counted.
 
     Raises:
         ValueError: a trace without gates.
     """
     if not trace.gates:
-        raise ValueError("no gate has run; build the network with gates and run it dynamically")
+        raise ValueError("the trace contains no gates; run a network with gates under a choice that lets them decide")
     return torch.stack([opened.detach() for _, _, _, opened in trace.gates]).sum(0)
 
 
@@ -198,7 +199,7 @@ def _sample(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
 def _decide(run: Run, step: Step, values: Mapping[str, Tensor]) -> Tensor:
     x = values[step.loops[0].begin]
     rows = torch.arange(len(x), device=x.device)  # indices of the samples that still run; x has only these samples
-    total, out = len(x), None  # out: results of the samples that have ended; None until then
+    total, out = len(x), None  # out: results of the samples that have stopped, None at first
     for loop in step.loops:
         inner = {name: values[name] if out is None else values[name][rows] for name in loop.outside} | {loop.begin: x}
         if loop.gate is not None:
@@ -255,7 +256,7 @@ _SWITCHES: dict[GateMode, Callable[[Run, Step, Mapping[str, Tensor]], Tensor]] =
 
 
 def _ask(run: Run, gate: Gate, inner: Mapping[str, Tensor], rows: Tensor) -> tuple[Tensor, int]:
-    """Evaluate a gate; return which of the samples ``rows`` pass it, and how many."""
+    """Evaluate a gate on the samples ``rows``; return which of them pass, and how many."""
     if not len(rows):
         return rows.new_zeros(0, dtype=torch.bool), 0
     opened = decide(_call(run, gate.module, inner[gate.source]))

@@ -29,7 +29,10 @@ Modules = tuple[str, tuple[tuple[str, str | None, int], ...]]
 
 @dataclass(frozen=True)
 class Block:
-    """One operand of a fusion: its label, the chain to which it belongs in an expansion, and its units."""
+    """An operand of a fusion: its label, its chain and its units.
+
+    The chain differs from the label only if the wiring is itself an expansion.
+    """
 
     label: str
     chain: str
@@ -42,7 +45,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Fusion:
-    """A join that all paths go through, and its blocks, which all read ``source``."""
+    """A join that all paths go through, with its blocks, all of which read ``source``."""
 
     join: Join
     source: str
@@ -50,12 +53,12 @@ class Fusion:
 
 
 def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
-    """Expand the fused net ``wiring`` into its component chains, with the exchanges between them.
+    """Expand the fused net ``wiring`` into its component chains, with the exchanges between the chains.
 
-    With K fusions of two operands there are 2^K chains of K blocks; an identity is a block without units. A node's name
-    has its chain and its name in the fused net: ``chains.RLL.*``. The chains share the fused net's modules. Joins, and
-    the units between them, keep their names and labels. Of chains that run the same modules only the first is kept,
-    unless ``duplicates``.
+    With K fusions of two operands there are 2^K chains of K blocks; an identity is a block without units. The name of a
+    chain's node contains the chain and the name in the fused net: ``chains.RLL.*``. The chains share the fused net's
+    modules. Joins, and the units between fusions, keep their names and labels. Without ``duplicates``, only the first
+    of several chains that run the same modules is kept.
 
     Raises:
         ValueError: a net that is not a series of fusions, or has more than 2^10 chains.
@@ -80,13 +83,13 @@ def expand(wiring: Wiring, *, duplicates: bool = False) -> Wiring:
 
 
 def tandem(net: PathNet) -> PathNet:
-    """Make the expansion of a fused net as a network. It has the same modules, not copies.
+    """Expand a fused net into a network that shares the modules of ``net``.
 
-    In evaluation, its output equals the fused net's. In training, a norm runs once for each chain that contains it, so
-    its running statistics are updated several times per step.
+    In evaluation, both networks compute the same output. In training, a norm runs once for each chain that contains it,
+    so the norm's running statistics are updated several times per step.
 
     Raises:
-        ValueError: as :func:`expand`.
+        ValueError: as in :func:`expand`.
     """
     wiring = expand(net.wiring)
     modules = {path: net.get_submodule(path) for path in wiring.modules}
@@ -97,7 +100,7 @@ def tandem(net: PathNet) -> PathNet:
 
 
 def trunk(wiring: Wiring) -> list[tuple[Unit | Join, str]]:
-    """List the nodes that every path goes through, in order, each with the previous one (or the input)."""
+    """List the nodes that every path goes through, in order, each with the previous such node or the input."""
     before: dict[str, str] = {}
     level = {INPUT: 0}
 
@@ -135,7 +138,7 @@ def _fusion(wiring: Wiring, join: Join, source: str, duplicates: bool) -> Fusion
             first.setdefault(block.modules, replace(block, chain=block.label))
         blocks = list(first.values())
         if len(blocks) != len(join.operands):
-            raise ValueError(f"join {join.name!r}: an operand is a mean of different blocks, so it cannot be expanded")
+            raise ValueError(f"join {join.name!r}: an operand is a mean of different blocks, which cannot be expanded")
     return Fusion(join, source, tuple(blocks))
 
 
@@ -154,7 +157,7 @@ def _block(wiring: Wiring, join: Join, source: str, label: str, chain: str, name
 
 
 def _level(fusions: list[Fusion], k: int) -> list[Unit | Join]:
-    """Make fusion k of the expansion: each chain's block, for each operand the mean over its chains, and the join."""
+    """Make fusion k of the expansion: each chain's block, a mean of blocks for each operand, and the join."""
     fusion = fusions[k]
     drawn: list[Unit | Join] = []
     ends: dict[str, list[Operand]] = {label: [] for label in fusion.join.labels}
@@ -175,5 +178,5 @@ def _chain_name(blocks: tuple[Block, ...]) -> str:
 
 
 def _fused_name(name: str) -> str:
-    """Return a unit's name in the fused net: without the chain's name that an expansion put before it."""
+    """Return a unit's name in the fused net, without the prefix ``chains.CHAIN.`` that an expansion adds."""
     return name.split(".", 2)[2] if name.startswith(f"{CHAINS}.") else name

@@ -19,12 +19,12 @@ from polypath.core.wiring import Wiring
 
 @takes(net=NETWORK, stats=STATISTICS)
 def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | None = None) -> PathNet:
-    """Copy ``paths`` into a standalone network with only the weights that it needs.
+    """Copy ``paths`` into a standalone network with only the weights that these paths need.
 
     The result's output equals ``net(x, paths=paths)`` bit for bit in eager float32. Its state-dict keys are a subset of
-    the parent's; it has copies of the weights and no reference to the parent. Operands and stages keep their names, so
-    the remaining choices have the same texts as before.
-    With ``stats``, this path's recalibrated statistics are copied into the result, and its config records that.
+    the parent's; its weights are copies, and it has no reference to the parent. Operands and stages keep their names,
+    so the remaining choices have the same texts as before.
+    With ``stats``, this path's recalibrated statistics are copied into the result and noted in the result's config.
 
     Raises:
         ValueError: unknown or impossible choices, statistics that lack this path.
@@ -53,7 +53,7 @@ def extract(net: PathNet, paths: Paths | str, *, stats: BatchNormStatistics | No
 
 
 def extract_estimated(net: PathNet, paths: Paths, stats: BatchNormStatistics | None) -> PathNet:
-    """Extract a path in evaluation mode, with its recalibrated statistics if ``stats`` has them."""
+    """Extract a path in evaluation mode, with its recalibrated statistics if ``stats`` contains them."""
     return extract(net, paths, stats=stats if stats is not None and paths in stats else None).eval()
 
 
@@ -64,7 +64,7 @@ class HasVariants(Protocol):
 
 
 def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
-    """Copy the modules of ``net`` that the pruned ``wiring`` refers to, each with only the variants that it uses."""
+    """Copy the modules of ``net`` that the pruned ``wiring`` refers to, each with only the variants in use."""
     modules: dict[str, nn.Module] = {}
     for path in wiring.modules:
         module = modules[path] = copy.deepcopy(net.get_submodule(path))
@@ -74,7 +74,7 @@ def kept_modules(net: PathNet, wiring: Wiring) -> dict[str, nn.Module]:
 
 
 def _composed(net: PathNet, paths: Paths) -> Mapping[str, tuple[str, ...]]:
-    """Convert ``paths`` of this network, which may be extracted, to a choice on the family's full wiring."""
+    """Convert ``paths`` to a choice on the family's full wiring, since ``net`` itself may be an extracted network."""
     earlier = net.config.get("paths")
     if not earlier or earlier == "whole":
         return paths

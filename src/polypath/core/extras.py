@@ -13,7 +13,7 @@ def need(package: str, what: str, extra: str = "deploy") -> ModuleType:
     """Import ``package``.
 
     Raises:
-        ImportError: the package is not installed; the message names ``what``, the feature that needs it.
+        ImportError: the package is not installed. The message contains ``what``, the feature that needs the package.
     """
     try:
         return imported(package)
@@ -30,7 +30,7 @@ def installed(package: str) -> bool:
 
 
 def version_of(package: str) -> str:
-    """Return the version of an installed package. It is imported only if its distribution has another name.
+    """Return the version of an installed package. The package is imported only if its distribution has another name.
 
     Raises:
         ImportError: the package is not installed.

@@ -1,4 +1,4 @@
-"""Decisions ``(N,)`` of a gate from its logits ``(N, 2)``, closed and open (DRNN §3, after ConvNet-AIG)."""
+"""A gate's decisions ``(N,)``, made from its logits ``(N, 2)`` for closed and open (DRNN §3, after ConvNet-AIG)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Over = Literal["reaching", "all"]
 
 
 def straight_through(logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-    """Sample decisions ``(N,)``, exactly 0 or 1, from logits ``(N, 2)``; their gradient is that of the softmax.
+    """Sample decisions ``(N,)``, exactly 0 or 1, from logits ``(N, 2)``. The gradient is the softmax's gradient.
 
     This uses the Gumbel-max trick: the arg-max of logits plus Gumbel noise is open with the softmax's probability. The
     decisions are float32, or float64 for float64 logits.
@@ -29,6 +29,6 @@ def straight_through(logits: Tensor, generator: torch.Generator | None = None, t
 
 
 def decide(logits: Tensor) -> Tensor:
-    """Decide without noise: return ``(N,)``, True for open."""
+    """Return the decisions ``(N,)`` without noise, True for open."""
     shut, opened = logits.unbind(1)
     return opened > shut

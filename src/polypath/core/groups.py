@@ -12,7 +12,7 @@ from polypath.core.wiring import INPUT, Unit, Wiring
 
 
 def depth_groups(wiring: Wiring, stages: Stages) -> Callable[[str], int]:
-    """Return a function from a parameter's or module's name to the number of its group, counted from the input.
+    """Return a function from the name of a parameter or module to the number of its group, counted from the input.
 
     A unit's group is the number of units before it on the longest path, so parallel units of equal depth are in the
     same group. With ``stages``, each stage is a group, and the modules after the last stage are one more group.
@@ -54,8 +54,8 @@ def _stage_groups(wiring: Wiring, stages: Stages) -> dict[str, int]:
 
 
 def undecayed(root: nn.Module, wiring: Wiring) -> set[str]:
-    """Return the names of parameters without weight decay, besides biases and vectors. These are the parameters that
-    units list in ``no_weight_decay()``, such as tokens and positions."""
+    """Return the names of the parameters, other than biases and vectors, that get no weight decay. Units list these
+    parameters in ``no_weight_decay()``; class tokens and position embeddings are examples."""
     names: set[str] = set()
     for path in wiring.modules:
         unit: Any = root.get_submodule(path)

@@ -1,4 +1,4 @@
-"""The home folder, and Polypath's folders in it. In a container, the user id may have no home folder."""
+"""The home folder, and Polypath's folders in it. In a container, the user may have no home folder."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def ensure_home() -> None:
 
 
 def _remove(folder: str, process: int) -> None:
-    if os.getpid() == process:  # a forked process ends earlier and must leave the folder
+    if os.getpid() == process:  # a forked process ends earlier and must keep the folder
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def cache_folder() -> Path | None:
-    """Return ``POLYPATH_CACHE``, else ``~/.cache/polypath``; None if that needs a home folder and none is known."""
+    """Return ``POLYPATH_CACHE``, by default ``~/.cache/polypath``; return None if the home folder is unknown."""
     try:
         return Path(os.environ.get("POLYPATH_CACHE") or Path.home() / ".cache" / "polypath").expanduser()
     except RuntimeError:
-        _tell_once("nothing is cached: no home folder is known; set POLYPATH_CACHE to a folder")
+        _tell_once("nothing is cached, because no home folder is known; set POLYPATH_CACHE to a folder")
         return None
 
 
 def runs_folder() -> Path | None:
-    """Return ``POLYPATH_RUNS``, else ``~/.local/share/polypath/runs``; None if no home folder is known."""
+    """Return ``POLYPATH_RUNS``, by default ``~/.local/share/polypath/runs``; return None if the home is unknown."""
     try:
         named = os.environ.get("POLYPATH_RUNS")
         return Path(named or Path.home() / ".local" / "share" / "polypath" / "runs").expanduser()

@@ -1,4 +1,4 @@
-"""Image batches that fit a network: sizes, channels, type and device."""
+"""Image batches that fit a network in size, channels, dtype and device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIZE = Rule(
 
 
 def sides(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
-    """Return height and width of images from ``size``: a side, or both. ``name`` is the argument's name in errors.
+    """Return (height, width) for a size, which may also be the side of a square. In errors, it is called ``name``.
 
     Raises:
         ValueError: anything other than one or two positive numbers of pixels.
@@ -33,10 +33,10 @@ def image_batch(
 ) -> Tensor:
     """Make images ``(N, C, H, W)`` with the dtype and device of ``net``'s weights.
 
-    With ``seed`` they are random, without it uninitialised.
+    With ``seed``, the pixels are random, otherwise uninitialised.
 
     Raises:
-        ValueError: a bad size or batch size.
+        ValueError: an illegal size or batch size.
     """
     batch_size = check("batch_size", batch_size, whole(1))
     like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(0))

@@ -1,4 +1,4 @@
-"""Config fields that older saved files do not have. Their default must have the meaning of such a file."""
+"""Config fields that older saved files do not have. The field's default must not change the meaning of such a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LATER = "later"
 
 
 def later(default: Any) -> Any:
-    """Make a dataclass field that files of 0.1 do not have. ``default`` must be the behaviour of 0.1."""
+    """Make a dataclass field that files of version 0.1 do not have. ``default`` must give the behaviour of 0.1."""
     return field(default=default, metadata={_LATER: True})
 
 
@@ -20,9 +20,11 @@ def is_later(of: Any) -> bool:
 
 
 def leave_out_later(config: Any, values: MutableMapping[str, Any]) -> None:
-    """Remove later fields with their default value from a config's JSON values, and from nested configs.
+    """Remove fields made by :func:`later` from a config's JSON values, if they have their default value.
 
-    The result is the same as before these fields existed, so its digest does not change.
+    This includes the fields of nested configs.
+
+    The JSON is then the same as before these fields existed, so the config's digest does not change.
     """
     for f in fields(config):
         value = getattr(config, f.name)

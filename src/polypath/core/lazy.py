@@ -15,7 +15,7 @@ def looked_up(package: str, places: Mapping[str, str], name: str) -> Any:
             itself is returned.
 
     Raises:
-        AttributeError: no such name.
+        AttributeError: the package has no such name.
     """
     if name not in places:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")

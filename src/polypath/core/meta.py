@@ -1,4 +1,4 @@
-"""Copies of modules on the meta device. They have shapes but no weights, for counting, and compute no values."""
+"""Copies of modules on the meta device. Their tensors have shapes but no values, which suffices to count operations."""
 
 from __future__ import annotations
 

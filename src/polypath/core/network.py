@@ -1,4 +1,4 @@
-"""PathNet: a wiring diagram with its modules, which runs any choice of paths."""
+"""The class PathNet: a wiring diagram with its modules, which can run under any choice of paths."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from polypath.core.wiring import INPUT, MOST_DRAWN, Join, Unit, Wiring
 Choices = tuple[tuple[str, tuple[str, ...]], ...]
 HEAD = "head."
 LARGE = 1024  # image side in pixels; at this size, padding hardly changes the ratio of image to map
-_NAMED = "mark stages with NetBuilder.stage; a fused network keeps none"
-_NEVER_CALLED = "this module only groups the names of others and is never called"
+_NAMED = "mark stages with NetBuilder.stage; fusing a network removes them"
+_NEVER_CALLED = "this module only contains other modules and is never called"
 MOST_NAMED = 12  # the most paths that a notebook lists
 
 
@@ -41,23 +41,23 @@ class PathNet(nn.Module):
     """A network with a choice of paths: a wiring and the modules of its units.
 
     ``net(x)`` runs the whole network, ``net(x, paths=p)`` only the nodes that are alive under ``p``. The choice is
-    an argument, never a state of the module. A unit is any module. It is called as ``unit(x)``, or as
+    an argument, never a state of the module. A unit may be any module. It is called as ``unit(x)``, or as
     ``unit(x, variant=...)`` if its node has a variant.
 
     Units accept torch's hooks like any module. Their parents (``net.block1``, ``net.head``) are :class:`Container`
-    objects. These are never called, so hook the last node inside:
-    ``net.register_node_hook("block1.join4", hook)``. This works for joins too.
+    objects, which are never called. To observe a parent's output, register a hook on the last node inside:
+    ``net.register_node_hook("block1.join4", hook)``. The node may be a unit or a join.
 
     Args:
         wiring: the diagram. Nodes called ``head.*`` form the classifier; the last of them returns the logits.
-        modules: the wiring's modules by their dotted paths, all of them and no others.
+        modules: exactly the modules that the wiring uses, by their dotted paths.
         selectors: the family's own keys for choices (``column=2``), see :meth:`Paths.parse`.
         path_names: texts of the family's standard choices, see :meth:`named_paths`.
         path_sets: named groups of these choices for training and analyses, see :meth:`path_set`.
         stages: for each stage, in order from input to output, the nodes that it may end in, see
             :mod:`polypath.core.stages`.
-        min_size: the smallest image side, in pixels, at which no map vanishes.
-        config: how to rebuild this network (JSON values); saved with it.
+        min_size: the smallest image side, in pixels, at which no feature map becomes empty.
+        config: how to rebuild this network (JSON values); it is saved with the network.
 
     Raises:
         ValueError: a module that is missing or that no node uses; a stage that some path bypasses.
@@ -77,9 +77,9 @@ class PathNet(nn.Module):
     ) -> None:
         super().__init__()
         if missing := [path for path in wiring.modules if path not in modules]:
-            raise ValueError(f"the wiring uses module {missing[0]!r}, which is not given")
+            raise ValueError(f"the wiring uses module {missing[0]!r}, which is missing in modules")
         if spare := [path for path in modules if path not in wiring.modules]:
-            raise ValueError(f"module {spare[0]!r} is given, but no node of the wiring uses it")
+            raise ValueError(f"modules contains {spare[0]!r}, but no node of the wiring uses it")
         check_gates(wiring)
         self.wiring = wiring
         self.selectors: Selectors = dict(selectors or {})
@@ -109,7 +109,7 @@ class PathNet(nn.Module):
         ]
         family, model = (str(self.config.get(key) or "") for key in ("family", "model"))
         title = " ".join(dict.fromkeys(word for word in (type(self).__name__, model, family) if word))
-        picture = wiring.to_svg() if len(wiring.nodes) <= MOST_DRAWN else "<p>Too many nodes to draw them here.</p>"
+        picture = wiring.to_svg() if len(wiring.nodes) <= MOST_DRAWN else "<p>Too many nodes to draw the wiring.</p>"
         return html_table(title, [], facts) + picture
 
     # --- choosing ----------------------------------------------------------------------------------------
@@ -117,18 +117,18 @@ class PathNet(nn.Module):
     def paths(self, choice: str | Mapping[str, Iterable[str]] | None) -> Paths:
         """Convert ``choice`` to a :class:`Paths` of this network.
 
-        It may be a text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``) or a mapping from joins to
-        operands, such as :class:`Paths` of another network. None is the whole network.
+        ``choice`` may be a text (``branches=1,3``, ``column=2``, ``block1.join=1,3``, ``whole``) or a mapping from
+        joins to operands, such as :class:`Paths` of another network. None is the whole network.
 
         Raises:
-            ValueError: an unknown or impossible choice; the message lists the legal ones.
+            ValueError: an unknown or impossible choice; the message lists the legal choices.
         """
         if isinstance(choice, str):
             return Paths.parse(choice, self.wiring, self.selectors)
         return Paths.of(self.wiring, {} if choice is None else choice)
 
     def named_paths(self) -> dict[str, Paths]:
-        """Return the family's standard choices that this network still has, ``whole`` first, as a dict by text."""
+        """Return the family's standard choices that this network supports, ``whole`` first, as a dict by text."""
         found = {"whole": Paths()}
         for text in self.path_names:
             try:
@@ -140,10 +140,10 @@ class PathNet(nn.Module):
         return found
 
     def path_set(self, name: str) -> dict[str, Paths]:
-        """Return the choices of one group that this network still has, as a dict by text.
+        """Return the choices of one group that this network supports, as a dict by text.
 
-        The group ``columns`` has the paths that global drop-path draws from; ``routes`` has the component networks of
-        an ensemble. The result is empty if the family has no such group.
+        The group ``columns`` contains the paths from which global drop-path draws; ``routes`` contains the component
+        networks of an ensemble. The result is empty if the family has no such group.
         """
         found: dict[str, Paths] = {}
         for text in self.path_sets.get(name, ()):
@@ -187,7 +187,7 @@ class PathNet(nn.Module):
         return run_steps(self, steps, {INPUT: x}, **options)
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """Return the module that ``torch.jit.script`` compiles instead of this one."""
+        """Return the module that ``torch.jit.script`` compiles instead of this network."""
         return flat(self, self.plan(None), self.wiring.output)
 
     def forward_features(self, x: Tensor, paths: Paths | str | None = None) -> Tensor:
@@ -196,7 +196,7 @@ class PathNet(nn.Module):
         return self._run(self.plan(paths, (self._features,)), x)[self._features]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Compute logits from the maps of :meth:`forward_features`, or with ``pre_logits`` the last layer's input."""
+        """Compute logits from the maps of :meth:`forward_features`. With ``pre_logits``, stop before the last layer."""
         steps = [step for step in self.plan(None) if step.node.name.startswith(HEAD)]
         if pre_logits:
             steps = steps[:-1]
@@ -221,15 +221,15 @@ class PathNet(nn.Module):
             ValueError: ``x`` is not a tensor, not 4-D, not floating point, or its sides are below ``min_size``.
         """
         if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers are not all typed)
-            raise ValueError(f"images of type {type(x).__name__}: expected a tensor (N, C, H, W)")
+            raise ValueError(f"the images have type {type(x).__name__}, but must be a tensor (N, C, H, W)")
         if x.ndim != 4:
-            raise ValueError(f"images of shape {tuple(x.shape)}: expected (N, C, H, W)")
+            raise ValueError(f"the images have shape {tuple(x.shape)}, but must have shape (N, C, H, W)")
         if not x.is_floating_point():
-            raise ValueError(f"images of type {x.dtype}: expected floating point, normalised as for training")
+            raise ValueError(f"the images have type {x.dtype}, but must be floating point, normalised as in training")
         if min(x.shape[-2:]) < self.min_size:
             height, width = x.shape[-2:]
             raise ValueError(
-                f"images of {height}x{width} pixels: this network needs at least {self.min_size}x{self.min_size}"
+                f"the images have {height}x{width} pixels, but must have at least {self.min_size}x{self.min_size}"
             )
 
     @property
@@ -256,9 +256,9 @@ class PathNet(nn.Module):
         return steps
 
     def register_node_hook(self, node: str, hook: NodeHook) -> RemovableHandle:
-        """Call ``hook(node, output)`` each time this node, a unit or a join, has run.
+        """Call ``hook(node, output)`` each time after this node, a unit or a join, has run.
 
-        If the hook returns a tensor, that replaces the output. In evaluation, an output inside the loops of a gated
+        If the hook returns a tensor, it replaces the output. In evaluation, an output inside the loops of a gated
         switch has only the samples for which the node ran. Copies of the network keep its hooks; extracted and fused
         networks do not. The handle's ``remove()`` removes the hook.
 
@@ -266,14 +266,14 @@ class PathNet(nn.Module):
             ValueError: an unknown node; the message lists similar names.
         """
         if node not in self.wiring.by_name:
-            raise ValueError(f"node = {node!r}: not in this wiring; {did_you_mean(node, self.wiring.by_name)}")
+            raise ValueError(f"node = {node!r}: must be in this wiring; {did_you_mean(node, self.wiring.by_name)}")
         handle = RemovableHandle(self._node_hooks)
         self._node_hooks[handle.id] = node, hook
         return handle
 
     @property
     def node_hooks(self) -> dict[str, list[NodeHook]]:
-        """The hooks of each node that has any, in the order in which they were registered."""
+        """The registered hooks of each node, in order of registration; nodes without hooks are left out."""
         found: dict[str, list[NodeHook]] = {}
         for node, hook in self._node_hooks.values():
             found.setdefault(node, []).append(hook)
@@ -283,8 +283,8 @@ class PathNet(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """One dict per stage: its channels (``num_chs``), how many times smaller than the image its maps are
-        (``reduction``), its name (``module``) and its ``index``.
+        """A list with one dict per stage: the channels (``num_chs``), the ratio of the image's side to the map's
+        (``reduction``), the stage's name (``module``) and ``index``.
 
         The list is empty for a network without stages. For a timm model, it is the model's own ``feature_info``.
         """
@@ -339,14 +339,16 @@ class PathNet(nn.Module):
         trace: Trace | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Compute the maps ``(N, C, H, W)`` of some stages under ``paths``, as timm's models do. Gates do not reduce N.
+        """Compute the maps ``(N, C, H, W)`` of some stages under ``paths``, as timm's models do.
+
+        All N images have maps, even if gates stop some images earlier.
 
         Args:
-            indices: all stages (None), the last n, or a list of them. The maps are in the network's order.
-            norm: only for other packages' models that have a norm after all stages.
-            stop_early: run nothing after the last requested stage; its maps are then the first result.
-            output_fmt: ``NCHW``; other packages' models may support more formats.
-            intermediates_only: return only the list of maps, and run only the nodes that they need.
+            indices: None for all stages, n for the last n, or a list of indices. The maps are in the network's order.
+            norm: whether to apply the norm after all stages; only for other packages' models that have such a norm.
+            stop_early: whether to run nothing after the last requested stage; its maps are then the first result.
+            output_fmt: must be ``NCHW``; other packages' models may support more formats.
+            intermediates_only: whether to return only the list of maps, and to run only the nodes that it needs.
             trace, generator: as in :meth:`forward`.
 
         Returns:
@@ -369,7 +371,7 @@ class PathNet(nn.Module):
         check("output_fmt", output_fmt, one_of("NCHW"))
         at = self._stages_under(paths)
         if not at:
-            raise ValueError(f"this network names no stages, so it has no intermediates; {_NAMED}")
+            raise ValueError(f"this network has no stages, so it has no intermediates; {_NAMED}")
         wanted = [at[i] for i in chosen_indices(indices, len(at))]
         ends = dict.fromkeys(node for nodes in wanted for node in nodes)
         if not (stop_early or intermediates_only):
@@ -383,16 +385,16 @@ class PathNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove, in place, the modules that the maps of the stages ``indices`` do not need: later ones and the head.
+        """Remove the modules that the maps of the stages ``indices`` do not need: later modules and the head.
 
-        :meth:`forward_intermediates` still works for these stages, under any choice. ``prune_norm`` is for networks
-        with a norm after all stages. Returns the indices of the stages.
+        :meth:`forward_intermediates` still works for these stages, under any choice. ``prune_norm`` has no effect and
+        exists only for compatibility with timm. Returns the indices of the stages.
 
         Raises:
             ValueError: a network without stages of its own, unknown indices.
         """
         if not self.stage_nodes:
-            raise ValueError(f"this network names no stages itself, so nothing can be pruned; {_NAMED}")
+            raise ValueError(f"this network has no stages of its own, so nothing can be pruned; {_NAMED}")
         taken = chosen_indices(indices, len(self.stage_nodes))
         if prune_head or taken[-1] < len(self.stage_nodes) - 1:
             ends = [node for i, nodes in enumerate(self.stage_nodes.values()) if i in taken for node in nodes]
@@ -410,7 +412,7 @@ class PathNet(nn.Module):
         return [nodes for nodes in found if nodes]  # a path that ends early has fewer stages
 
     def _other_backbone(self) -> tuple[str, _Backbone] | None:
-        """Return path and module of the unit that computes the maps, if this is another package's model with stages."""
+        """Return path and module of the unit that computes the maps if it is another package's model with stages."""
         node = None if self.stage_nodes else self.wiring.by_name.get(self._features)
         if not isinstance(node, Unit):
             return None
@@ -437,8 +439,8 @@ class PathNet(nn.Module):
         ]
 
     def map_size(self, height: int, width: int) -> tuple[int, ...]:
-        """Return height and width of the maps that the head reads for images of this size, without computing the maps;
-        ``()`` if the head reads no maps."""
+        """Return height and width of the maps that the head reads for images of this size, or ``()`` if the head reads
+        no maps. The maps are not computed."""
         (shape,) = self._shapes([self._features], height, width)
         return tuple(shape[2:]) if len(shape) == 4 else ()
 
@@ -455,7 +457,7 @@ class PathNet(nn.Module):
 
     @property
     def _classifier_paths(self) -> tuple[str, ...]:
-        """Paths of the last layers: in a network with exits first one for each exit, then the network's own."""
+        """The paths of the last layers: of each exit, if there are exits, and then of the whole network."""
         last = self.wiring.by_name.get(self.wiring.output)
         ends = [last]
         if isinstance(last, Join) and last.kind == "switch" and not last.gates:
@@ -466,7 +468,7 @@ class PathNet(nn.Module):
         return paths
 
     def get_classifier(self) -> nn.Module:
-        """Return the last layer; in a network with exits, that of the whole network."""
+        """Return the last layer. In a network with exits, this is the last layer of the whole network."""
         return self.get_submodule(self._classifier_paths[-1])
 
     @property
@@ -496,7 +498,7 @@ class PathNet(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in order: those in the config, or ``0``, ``1``, … if it has none.
+        """The names of the outputs, in order: ``classes`` in the config or, by default, ``0``, ``1``, ….
 
         Raises:
             ValueError: the config has more or fewer names than the head has outputs.
@@ -512,10 +514,10 @@ class PathNet(nn.Module):
         from the config, because they belong to the old layer.
 
         Raises:
-            ValueError: a negative number, another pool than the network's, a head that is already or cannot be removed.
+            ValueError: a negative number, another pool, a head that was removed earlier or that cannot be removed.
         """
         if global_pool not in (None, "", "avg"):
-            raise ValueError(f"global_pool {global_pool!r}: this network keeps its own pool; pass None, or '' for none")
+            raise ValueError(f"global_pool = {global_pool!r}: must be None (keep the pool) or '' (remove the pool)")
         num_classes = check("num_classes", num_classes, whole(0))
         if global_pool == "":
             self._take_head(num_classes)
@@ -534,9 +536,9 @@ class PathNet(nn.Module):
     def _take_head(self, num_classes: int) -> None:
         nodes = [node for node in self.wiring.nodes if isinstance(node, Unit) and node.name.startswith(HEAD)]
         if num_classes:
-            raise ValueError(f"num_classes {num_classes}: a classifier needs a pool; with global_pool '' it must be 0")
+            raise ValueError(f"num_classes = {num_classes}: must be 0 without a pool, since a classifier needs a pool")
         if len(self._classifier_paths) > 1 or any(node.variant is not None for node in nodes):
-            raise ValueError("global_pool '': this network's pool cannot be removed; keep it, or use features_only")
+            raise ValueError("global_pool = '': this network's pool cannot be removed; pass None, or use features_only")
         for node in nodes:
             if node.module not in self._classifier_paths:
                 set_module(self, node.module, nn.Identity())
@@ -544,25 +546,25 @@ class PathNet(nn.Module):
 
     @property
     def head_hidden_size(self) -> int:
-        """Input width of the last layer."""
+        """The number of inputs of the last layer."""
         return int(getattr(self.get_classifier(), "in_features", 0))
 
     @property
     def num_features(self) -> int:
-        """Channels of the maps, or of the tokens, that :meth:`forward_features` returns."""
+        """The number of channels of the maps, or of the tokens, that :meth:`forward_features` returns."""
         if self._num_features is None:
             (self._num_features,) = self.channels_of([self._features])
         return self._num_features
 
     @property
     def in_chans(self) -> int:
-        """Channels of the images: the config's ``in_chans``, or else those of the first conv."""
+        """The number of channels of the images: ``in_chans`` in the config, by default that of the first conv."""
         if (known := self.config.get("arguments", {}).get("in_chans")) is not None:
             return int(known)
         return next((conv.in_channels for conv in self.first_convs().values()), 3)
 
     def first_convs(self) -> dict[str, nn.Conv2d]:
-        """Return the convs that read the images, by name: the first conv of every unit that reads the input."""
+        """Return the convs that read the images, by name: the first conv of each unit that reads the input."""
         found: dict[str, nn.Conv2d] = {}
         for node in self.wiring.nodes:
             if isinstance(node, Unit) and node.source == INPUT:
@@ -581,14 +583,14 @@ class PathNet(nn.Module):
         self.checkpointed = check("enable", enable, FLAG)
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Return a function from a parameter's name to its depth, for layer-wise learning rates.
+        """Return a function from a parameter's name to the parameter's depth, for layer-wise learning rates.
 
         With ``coarse``, the function returns the parameter's stage instead.
         """
         return depth_groups(self.wiring, self.stage_nodes if coarse else {})
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters without weight decay, besides biases and vectors."""
+        """Return the names of the parameters, other than biases and vectors, that get no weight decay."""
         return undecayed(self, self.wiring)
 
     # --- copying -----------------------------------------------------------------------------------------
@@ -605,7 +607,7 @@ class PathNet(nn.Module):
 
 
 class _Backbone(Protocol):
-    """A unit that has stages inside: another package's model."""
+    """A unit that has stages inside, such as another package's model."""
 
     @property
     def feature_info(self) -> Sequence[Mapping[str, Any]]: ...
@@ -621,7 +623,7 @@ class Pruned(nn.Module):
         self.path = path
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        raise ValueError(f"module {self.path!r} was pruned: this network gives intermediates only (features_only)")
+        raise ValueError(f"module {self.path!r} was pruned; this network only computes intermediates (features_only)")
 
 
 class Identity(nn.Identity):
@@ -633,7 +635,7 @@ class Identity(nn.Identity):
 
 
 class Container(nn.Module):
-    """A parent of other modules, such as ``block1``. A network runs its nodes one by one and never calls a parent."""
+    """A parent of other modules, such as ``block1``. A network runs node by node and never calls a parent."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{_NEVER_CALLED}; call the network, net(x, paths=...), or one of its units")
@@ -648,7 +650,7 @@ class Container(nn.Module):
         return self._told(super().register_full_backward_hook(*args, **kwargs))
 
     def _told(self, handle: RemovableHandle) -> RemovableHandle:
-        warnings.warn(f"{_NEVER_CALLED}, so the hook never fires; use net.register_node_hook", stacklevel=3)
+        warnings.warn(f"{_NEVER_CALLED}, so the hook never runs; use net.register_node_hook", stacklevel=3)
         return handle
 
 

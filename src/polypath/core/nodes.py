@@ -1,6 +1,6 @@
 """The nodes of a wiring: units run a module, joins merge operands.
 
-A *choice* tells which operands of joins are alive. Here it is any mapping from a join's name to operand labels.
+A *choice* tells which operands of joins are alive. Here a choice is any mapping from join names to operand labels.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Unit:
 
     Attributes:
         name: the node's name, unique in the wiring.
-        source: the node whose output it reads.
-        module: dotted path of the module that it runs; several nodes may share one module.
-        depth: number of layers that it adds to the depth of a path (an activation or a pool adds 0).
-        variant: which of the module's variants to run (the norm of one loop, say), or None.
+        source: the node whose output the unit reads.
+        module: dotted path of the unit's module; several nodes may share one module.
+        depth: number of layers that the unit adds to the depth of a path (an activation or a pool adds 0).
+        variant: which of the module's variants to run (for example, the norm of one loop), or None.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate, which decides for each sample whether a switch continues to the operand ``opens``.
+    """A gate that decides for each sample whether a switch continues to the operand ``opens``.
 
-    Its ``module`` reads the output of the node ``source``.
+    The gate's ``module`` reads the output of the node ``source``.
     """
 
     module: str
@@ -71,8 +71,10 @@ class Gate:
 class Join:
     """A node that merges its alive operands.
 
-    The kinds ``mean``, ``sum`` and ``max`` merge any non-empty set of operands, and ``concat`` always all. A ``switch``
-    takes exactly one; without a choice, its gates decide, or it takes the last one.
+    The kinds ``mean``, ``sum`` and ``max`` merge any non-empty set of operands; ``concat`` always merges all operands.
+
+    A ``switch`` takes exactly one operand. Without a choice, the switch's gates decide, or if there are no gates, the
+    last operand is taken.
     """
 
     name: str
@@ -98,7 +100,7 @@ class Join:
         return self.operands
 
     def dynamic(self, choice: Choice) -> bool:
-        """Return whether gates decide at run time, because ``choice`` does not."""
+        """Return whether gates decide at run time, because ``choice`` does not contain this join."""
         return bool(self.gates) and self.name not in choice
 
 
@@ -119,15 +121,17 @@ def check_join(join: Join) -> None:
         raise ValueError(f"join {join.name!r}: labels {join.labels} are not distinct")
     for operand in join.operands:
         if not _LABEL.fullmatch(operand.label):
-            raise ValueError(f"join {join.name!r}: label {operand.label!r} must be letters, digits or '_'")
+            raise ValueError(f"join {join.name!r}: label {operand.label!r} must consist of letters, digits and '_'")
         check(f"join {join.name!r}: survival of {operand.label!r}", operand.survival, number(above=0, high=1))
         if operand.survival != 1.0 and join.kind != "sum" and (join.kind != "switch" or join.gates):
             kind = "gated switch" if join.gates else join.kind
-            raise ValueError(f"join {join.name!r}: only sums and switches have survival, but this is a {kind}")
+            raise ValueError(
+                f"join {join.name!r}: only sums and switches without gates have survival rates, but this is a {kind}"
+            )
     if join.gates and join.kind != "switch":
-        raise ValueError(f"join {join.name!r}: only a switch has gates, but this is a {join.kind}")
+        raise ValueError(f"join {join.name!r}: only a switch can have gates, but this is a {join.kind}")
     for gate in join.gates:
         if gate.opens not in join.labels[1:]:
             raise ValueError(
-                f"join {join.name!r}: a gate opens {gate.opens!r}, which is not one of {', '.join(join.labels[1:])}"
+                f"join {join.name!r}: a gate opens {gate.opens!r}, but must open one of {', '.join(join.labels[1:])}"
             )

@@ -9,8 +9,8 @@ import time
 
 
 def belong_to(parent: int) -> None:
-    """Make this process ignore Ctrl-C and SIGTERM, and exit within a second after the process ``parent``, which
-    started it, has ended for any reason. Call this from the main thread."""
+    """Make this process ignore Ctrl-C and SIGTERM, and exit within a second after the end of the process ``parent``,
+    which started this process. Call this function from the main thread."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()

@@ -1,7 +1,7 @@
-"""The choice: which operands of which joins are alive, as a frozen value with a text form.
+"""Choices as frozen values with a text form. A choice tells which operands of which joins are alive.
 
-The text has ``key=value`` pairs joined by ``;``. A key is a join's name, and its value the operand labels joined by
-``,`` (``block1.join=1,3;block2.join=2``); or a key is a selector of the family (``branches=1,3``, ``column=4``).
+The text consists of ``key=value`` pairs joined by ``;``. If the key is a join's name, the value is the operand labels
+joined by ``,`` (``block1.join=1,3;block2.join=2``). Otherwise the key is a selector of the family (``branches=1,3``).
 The text of the whole network is ``whole``. A choice does not store dead joins or joins with all their operands, so
 texts that run the same nodes give equal choices.
 """
@@ -22,7 +22,7 @@ Selectors = Mapping[str, Callable[[Wiring, str], Mapping[str, Iterable[str]]]]
 
 @dataclass(frozen=True)
 class Paths(Mapping[str, tuple[str, ...]]):
-    """A choice in canonical form. Make one with :meth:`of` or ``net.paths(text)``; ``Paths()`` is the whole network."""
+    """A choice in canonical form, made by :meth:`of` or ``net.paths(text)``. ``Paths()`` is the whole network."""
 
     choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
@@ -50,7 +50,7 @@ class Paths(Mapping[str, tuple[str, ...]]):
 
     @classmethod
     def parse(cls, text: str, wiring: Wiring, selectors: Selectors | None = None) -> Paths:
-        """Read the text form; ``selectors`` are the family's own keys, each with a function of wiring and value.
+        """Parse the text form; ``selectors`` are the family's own keys, each with a function of wiring and value.
 
         Raises:
             ValueError: text that is not a ``key=value`` list, a join chosen twice, or a choice that :meth:`of` rejects.
@@ -75,10 +75,10 @@ class Paths(Mapping[str, tuple[str, ...]]):
 
     @classmethod
     def along(cls, wiring: Wiring, chain: Route) -> Paths:
-        """Return the choice that runs exactly one chain.
+        """Return the choice under which exactly one chain runs.
 
         Raises:
-            ValueError: the chain goes through a concat, which always needs all its operands.
+            ValueError: the chain goes through a concat, of which all operands always run.
         """
         return cls.of(wiring, {join: (label,) for join, label in chain.taken})
 
@@ -123,14 +123,14 @@ def _check(wiring: Wiring, name: str, labels: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(f"unknown join {name!r}; {did_you_mean(name, wiring.joins)}")
     wanted = _texts(labels)
     if wanted is None:
-        raise ValueError(f"join {name!r} = {reprlib.repr(labels)}: must be texts among {', '.join(join.labels)}")
+        raise ValueError(f"join {name!r} = {reprlib.repr(labels)}: must be labels among {', '.join(join.labels)}")
     if join.kind == "concat":
-        raise ValueError(f"join {name!r} concatenates: all its operands {', '.join(join.labels)} are always alive")
+        raise ValueError(f"join {name!r} is a concat, so all its operands {', '.join(join.labels)} must run")
     for label in wanted:
         if label not in join.labels:
             raise ValueError(f"join {name!r} has no operand {label!r}; its operands are {', '.join(join.labels)}")
     if len(set(wanted)) < len(wanted):
-        raise ValueError(f"join {name!r}: an operand is named twice in {','.join(wanted)!r}")
+        raise ValueError(f"join {name!r}: an operand appears twice in {','.join(wanted)!r}")
     if not wanted:
         raise ValueError(f"join {name!r}: choose at least one of {', '.join(join.labels)}")
     if join.kind == "switch" and len(wanted) != 1:

@@ -1,7 +1,7 @@
 """The plan of a choice: which nodes run, in which order, and when tensors are freed. This module does not use torch.
 
-If the gates of a switch decide, the nodes inside its loops are not separate steps of the plan. The switch's step has
-them instead, in one :class:`Loop` for each loop, because the gates decide at run time on which samples they run.
+If the gates of a switch decide, the nodes inside its loops are not separate steps of the plan. Instead, the switch's
+step contains a :class:`Loop` for each loop, because the gates decide at run time which samples run the loop.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from polypath.core.wiring import WHOLE, Choice, Gate, Join, Node, Operands, Unit
 
 @dataclass(frozen=True)
 class Loop:
-    """The nodes that a gated switch runs between one operand and the next.
+    """A loop of a gated switch: the nodes that run between one operand and the next.
 
     Attributes:
         label: label of the operand at the loop's end.
         begin, end: source nodes of the two operands.
-        gate: decides which samples run the loop; None if all do.
+        gate: the gate that decides which samples run the loop; None if all samples do.
         nodes: the nodes in between, including ``end``, in topological order.
-        outside: the nodes before the switch, other than ``begin``, that the loop and its gate read. If ``end`` is
-            before the switch, it is included.
+        outside: the nodes outside all loops, other than ``begin``, that the loop and its gate read. ``end`` is included
+            if it is such a node.
         steps: the plan of ``nodes``.
     """
 
@@ -39,7 +39,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a plan: a node, its inputs, the factors for the inputs of a sum, and the tensors to free after it."""
+    """A step of a plan: a node, its inputs, the factors for the inputs of a sum, and the tensors to free afterwards."""
 
     node: Node
     sources: tuple[str, ...]
@@ -121,7 +121,7 @@ def check_gates(wiring: Wiring) -> None:
 
     Raises:
         ValueError: a loop that reads a node inside an earlier loop, a gate that reads a node inside its own loop, a
-            node outside the loops that reads one inside, two gates before one loop, nested gated switches.
+            node outside the loops that reads a node inside, two gates before one loop, nested gated switches.
     """
     for join in wiring.joins.values():
         if join.gates:
@@ -146,7 +146,7 @@ def _loops(wiring: Wiring, join: Join, operands: Operands) -> tuple[Loop, ...]:
 
 
 def _before(wiring: Wiring, name: str, operands: Operands, known: set[str]) -> set[str]:
-    """Return all nodes that ``name`` needs, with ``name`` itself; the search stops at the ``known`` nodes."""
+    """Return all nodes that ``name`` needs, including ``name`` itself. The search stops at the ``known`` nodes."""
     needed: set[str] = set()
     todo = [name]
     while todo:
@@ -167,7 +167,7 @@ def _sources(node: Node, operands: Operands) -> list[str]:
 def _check(wiring: Wiring, join: Join) -> None:
     opens = [gate.opens for gate in join.gates]
     if twice := [label for label in opens if opens.count(label) > 1]:
-        raise ValueError(f"switch {join.name!r}: two gates open {twice[0]!r}")
+        raise ValueError(f"switch {join.name!r}: two gates open the same operand {twice[0]!r}")
     loops = _loops(wiring, join, lambda node: node.operands)
     inside: set[str] = set()
     for loop in loops:
@@ -179,13 +179,16 @@ def _check(wiring: Wiring, join: Join) -> None:
         if loop.gate and loop.gate.source in loop.nodes:
             raise ValueError(
                 f"switch {join.name!r}: the gate to {loop.label!r} reads {loop.gate.source!r}, "
-                "which is inside its own loop"
+                "which is inside this gate's loop"
             )
         inside.update(loop.nodes)
     for node in wiring.nodes:
         if node.name in inside:
             if isinstance(node, Join) and node.gates:
-                raise ValueError(f"switch {join.name!r} has gates, and so has {node.name!r} inside its loops")
+                raise ValueError(
+                    f"switch {join.name!r}: {node.name!r} inside its loops has gates too, but gated switches cannot be "
+                    "nested"
+                )
         elif node is not join and (seen := inside.intersection(_sources(node, lambda n: n.operands))):
             raise ValueError(
                 f"node {node.name!r} reads {min(seen)!r}, which is inside a loop of switch {join.name!r} "

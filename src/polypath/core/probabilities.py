@@ -1,6 +1,6 @@
-"""Average predictions of several networks, paths or views: the mean of their softmax outputs, and its logarithm.
+"""The average prediction of several networks, paths or views: the mean of their softmax outputs, or its logarithm.
 
-Both are computed in float32, or in float64 for float64 logits.
+All sums are computed in float32, or in float64 for float64 logits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def average_probabilities(logits: Iterable[Tensor]) -> Tensor:
     """Compute the mean of the members' softmax outputs ``(N, classes)`` from their logits, one member at a time.
 
     Raises:
-        ValueError: no member.
+        ValueError: ``logits`` is empty.
     """
     total, members = None, 0
     for given in logits:

@@ -25,7 +25,7 @@ def quiet_loggers(*names: str, level: int = logging.ERROR) -> Generator[None]:
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Generator[None]:
-    """Suppress warnings, standard output, and all but errors of these loggers, inside the block."""
+    """Suppress warnings, standard output, and messages of these loggers other than errors, inside the block."""
     with quiet_loggers(*loggers), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

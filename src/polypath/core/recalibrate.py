@@ -1,13 +1,13 @@
 """Recalibrate the batch-norm statistics of paths on training images.
 
-The estimator is the cumulative one of "once for all" (Cai et al., ICLR 2020). While the path runs, all its batch-norms
+The estimator is the cumulative average of "once for all" (Cai et al., ICLR 2020). While a path runs, all batch-norms
 normalise by the statistics of the current batch, so the inputs of each norm are as in training. The means and the
 unbiased variances of the batches are averaged without momentum. Each batch is weighted by the number of images that
-reached the norm, since gates may stop some. Everything else, including dropout and stochastic depth, runs as in
+reached the norm, since gates may stop some images. Everything else, including dropout and stochastic depth, runs as in
 evaluation.
 
-In this mode the output of a norm depends only on its input batch. So values that paths share are computed once, with
-their statistics (:mod:`polypath.core.values`), and the cost grows with the number of distinct values, not of paths.
+In this mode the output of a norm depends only on its input batch. So values that paths share, and the statistics of
+these values, are computed only once (:mod:`polypath.core.values`). The time grows with the number of distinct values.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ def recalibrate(
 ) -> BatchNormStatistics:
     """Measure the statistics of each path's alive batch-norms on at most ``num_images`` training images.
 
-    ``batches`` yields ``(images, ...)`` with images ``(N, C, H, W)``, N at least 2. It is iterated once for all paths.
-    The images should be in random order, because batches of a single class have other statistics. ``seed`` is the seed
-    of this order, for the record only. The network's buffers, mode and gradients do not change.
+    ``batches`` yields ``(images, ...)`` with images ``(N, C, H, W)``. It is iterated once for all paths; batches of one
+    image are skipped. The images should be in random order, because batches of a single class have other
+    statistics. ``seed`` is the seed of this order; it is only recorded. The network's buffers, mode and gradients do
+    not change.
 
     Raises:
         ValueError: an illegal path, ``num_images`` below 2, no batch with at least two images.
@@ -62,12 +63,12 @@ def shared_statistics(
     *,
     seed: int | None = None,
 ) -> BatchNormStatistics:
-    """Recalibrate thousands of paths, as :func:`recalibrate` does, with one tensor for equal statistics.
+    """Recalibrate thousands of paths as :func:`recalibrate` does, but store statistics that paths share only once.
 
     Do not change the tensors in place, because paths share them.
 
     Raises:
-        ValueError: as :func:`recalibrate`.
+        ValueError: as in :func:`recalibrate`.
     """
     asked = list(dict.fromkeys(paths))
     chosen = sorted(asked, key=lambda p: from_the_input(net.wiring, p))
@@ -101,8 +102,8 @@ def shared_statistics(
         for module, training in modes:
             module.training = training
     if not used:
-        raise ValueError("no images to recalibrate on: give batches of at least two")
-    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # the choices share these
+        raise ValueError("there are no images to recalibrate on; give batches of at least two images")
+    known_means: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}  # choices share these tensors
 
     def bank(choice: int) -> dict[str, tuple[Tensor, Tensor]]:
         visits: dict[str, list[int]] = {}
@@ -120,7 +121,7 @@ def shared_statistics(
 
 
 class _Sum:
-    """The sums of a norm's batch statistics, weighted by the number of images, in float64."""
+    """A sum of a norm's batch statistics, weighted by the number of images, in float64."""
 
     def __init__(self) -> None:
         self.mean = self.var = torch.zeros((), dtype=torch.float64)
@@ -134,7 +135,7 @@ class _Sum:
 
 
 def _means(visits: Sequence[_Sum]) -> tuple[Tensor, Tensor]:
-    """Compute mean and variance over all calls of a norm in one forward."""
+    """Compute mean and variance over all calls of a norm in one forward pass."""
     images, dtype = sum(s.images for s in visits), visits[0].dtype
     mean, var = sum(s.mean for s in visits) / images, sum(s.var for s in visits) / images
     return torch.as_tensor(mean).to(dtype), torch.as_tensor(var).to(dtype)
@@ -148,12 +149,12 @@ def _counting(seen: Counter[_BatchNorm], norm: _BatchNorm) -> Callable[[nn.Modul
 
 
 def _fresh(all_norms: Iterable[_BatchNorm]) -> None:
-    """Give the norms new buffers, and a mode in which one forward fills them with the statistics of its batch."""
+    """Give the norms new buffers, and a mode in which a forward pass stores the batch's statistics in the buffers."""
     for norm in all_norms:
         mean, var = buffers(norm)
         norm.running_mean, norm.running_var = torch.zeros_like(mean), torch.ones_like(var)
         norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        norm.training, norm.momentum = True, None  # with None, several calls in one forward are averaged
+        norm.training, norm.momentum = True, None  # with None, several calls in one forward pass are averaged
 
 
 def _first(batches: Iterable[Sequence[Tensor]], num_images: int) -> Iterator[Tensor]:

@@ -1,7 +1,7 @@
 """Tests of whether a graph is being recorded.
 
 Code that branches on a tensor (number of images, samples that pass a gate) must make these tests first. A recorder
-turns such values into constants, so the graph would be valid only for the batch of the example.
+turns such values into constants, so the graph would be valid only for the example batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def symbolic(x: Any) -> bool:
 
 
 def tracing() -> bool:
-    """Return whether ``torch.jit.trace`` is recording; sizes are tensors then."""
+    """Return whether ``torch.jit.trace`` is recording. If so, sizes are tensors."""
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented under this name)
 
 

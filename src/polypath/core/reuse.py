@@ -2,10 +2,10 @@
 
     for logits in in_turn(net, x, ["exit=1", "exit=2", "whole"]): ...
 
-Two nodes have the same value if they run the same module, with the same norms, on the same values, or join the same
-values in the same way. Such nodes are found by value numbering, as compilers find common subexpressions. Paths may
-share a prefix, a column that ends in a join, or a complete loop. They do not share values that depend on a different
-choice or on other batch-norm statistics.
+Two units have the same value if they run the same module, with the same norms, on the same values. Two joins have the
+same value if they join the same values in the same way. Such nodes are found by value numbering, as compilers find
+common subexpressions. Paths may share a prefix, a column that ends in a join, or a complete loop. They do not share
+values that depend on a different choice or on other batch-norm statistics.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ Version = Callable[[str, str | None], Hashable]
 Worth = Callable[[int, Collection[str]], bool]
 """A function that decides whether a network should read values of earlier networks.
 
-Its arguments are the network's number and the nodes that it would then skip.
+The arguments are the network's number and the nodes that the network would then skip.
 """
 
 
 @dataclass(frozen=True)
 class Increment:
-    """The steps that one of several networks runs in addition to the earlier ones.
+    """An increment of computation: the steps that a network still has to run after earlier networks have run.
 
     Attributes:
         steps: the steps to run.
-        reads: nodes whose values exist already, each with the slot that has its value; the images are in ``input``.
-        leaves: nodes whose values later increments read, each with the slot for its value.
+        reads: nodes whose values exist already, each with the slot that contains the value. Slot ``input`` contains the
+            images.
+        leaves: nodes whose values later increments read, each with the slot for the value.
         output: the node whose value is the network's output.
     """
 
@@ -56,7 +57,7 @@ class Increment:
 
     @property
     def nodes(self) -> frozenset[str]:
-        """The nodes that run, including those inside loops."""
+        """The nodes that run, including nodes inside loops."""
         inner = (name for step in self.steps for loop in step.loops for name in loop.nodes)
         return frozenset((*(step.node.name for step in self.steps), *inner))
 
@@ -64,11 +65,11 @@ class Increment:
 def increments(
     wirings: Sequence[Wiring], versions: Sequence[Version] = (), worth: Worth | None = None
 ) -> tuple[Increment, ...]:
-    """Find the steps that each of several networks still has to run after the earlier ones.
+    """Find the steps that each of several networks still has to run after the earlier networks.
 
     Args:
-        wirings: the networks' diagrams, without open choices (:meth:`Wiring.prune`), over the same modules.
-        versions: one per network, if their modules differ.
+        wirings: the networks' diagrams, without open choices (:meth:`Wiring.prune`). They refer to the same modules.
+        versions: one :data:`Version` per network; needed only if the networks' modules compute different functions.
         worth: see :data:`Worth`; by default every value is reused.
     """
     if not wirings:
@@ -116,10 +117,10 @@ def parts_of(
     stats: BatchNormStatistics | None = None,
     worth: Worth | None = None,
 ) -> list[tuple[Paths, Increment]]:
-    """Return the choices in order, each with the steps that it still has to run after the earlier ones.
+    """Return the choices in order, each with the steps that still have to run after the earlier choices.
 
     Args:
-        stats: recalibrated statistics; a choice runs with them if they contain it.
+        stats: recalibrated statistics, used for each choice that they contain.
         worth: see :data:`Worth`; by default every value is reused.
 
     Raises:
@@ -142,12 +143,12 @@ def in_turn(
 ) -> Iterator[Tensor]:
     """Yield the logits ``(N, classes)`` of each choice in order.
 
-    In evaluation, they are bit-identical to ``net(x, paths=choice)``. In training, nodes that choices share run once,
-    so their dropout and gates draw once, and their norms see the batch once.
+    In evaluation, the logits are bit-identical to ``net(x, paths=choice)``. In training, nodes that choices share run
+    only once, so their dropout and gates draw once, and their norms see the batch once.
 
     Args:
         choices: see :meth:`PathNet.paths`.
-        stats: recalibrated statistics; a choice runs with them if they contain it.
+        stats: recalibrated statistics, used for each choice that they contain.
         parts: the result of :func:`parts_of`, instead of ``choices``.
         generator: random source of sampled gates in training.
 
@@ -168,7 +169,7 @@ def in_turn(
 def version_of(wiring: Wiring, bank: Bank | None) -> Version:
     """Make a :data:`Version` that distinguishes modules by one path's batch-norm statistics.
 
-    ``bank`` None stands for the network's own statistics.
+    If ``bank`` is None, the path runs with the network's own statistics.
     """
     if bank is None:
         return same_modules
@@ -177,7 +178,7 @@ def version_of(wiring: Wiring, bank: Bank | None) -> Version:
 
 
 def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | None], tuple[str, ...]]:
-    """Return a function from a module and its variant to the norms, out of ``names``, that it uses."""
+    """Return a function from a module and a variant to the norms in ``names`` that run with this variant."""
     names = tuple(names)
 
     @functools.cache
@@ -190,7 +191,7 @@ def norms_inside(wiring: Wiring, names: Iterable[str]) -> Callable[[str, str | N
 
 
 def modules_of(step: Step) -> list[tuple[str, str | None]]:
-    """List the modules that a step runs, including those of loops and gates, each with its variant."""
+    """List the modules that a step runs, including the modules of loops and gates, each with its variant."""
     if isinstance(step.node, Unit):
         return [(step.node.module, step.node.variant)]
     inner = [s.node for loop in step.loops for s in loop.steps]
@@ -199,7 +200,7 @@ def modules_of(step: Step) -> list[tuple[str, str | None]]:
 
 
 def same_modules(module: str, variant: str | None) -> Hashable:
-    """Return None: the :data:`Version` for networks whose modules compute the same functions."""
+    """Return None. This is the :data:`Version` for networks whose modules compute the same functions."""
     return None
 
 
@@ -209,7 +210,7 @@ def _digest(tensors: Iterable[Tensor]) -> bytes:
 
 
 def numbered(plan: Sequence[Step], version: Version, table: dict[Hashable, int]) -> Mapping[str, int]:
-    """Number the value of each node. Equal numbers mean equal values, in all plans that share the ``table``.
+    """Number the value of each node. Equal numbers mean equal values in all plans that are numbered with ``table``.
 
     New values are numbered in the plan's order, the images first.
     """

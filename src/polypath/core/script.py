@@ -1,4 +1,4 @@
-"""Turn a network into one flat forward without a choice, for ``torch.fx`` and TorchScript."""
+"""Record a network as a flat ``torch.fx`` graph without choices, which TorchScript can compile."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Flat(nn.Module):
 
 
 class _IntoOurs(fx.Tracer):
-    """A tracer that looks into modules of this package only; TorchScript compiles the others itself."""
+    """A tracer that looks into modules of this package only. TorchScript compiles all other modules itself."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m).__module__.partition(".")[0] != __name__.partition(".")[0]
@@ -33,8 +33,8 @@ class _IntoOurs(fx.Tracer):
 def flat(net: nn.Module, steps: tuple[Step, ...], output: str) -> fx.GraphModule:
     """Record the steps of a plan as a ``torch.fx`` graph over the network's own modules.
 
-    The graph runs as in evaluation: all gated loops run, a sample whose gate is closed keeps its value, and the
-    survival rates of stochastic depth scale the operands. Batch-norm and dropout follow the returned module's mode.
+    The graph runs as in evaluation: all gated loops run, but a sample whose gate is closed keeps its value. Survival
+    rates of stochastic depth scale the operands. Batch-norm and dropout follow the returned module's mode.
     """
     root = _Flat(net, steps, output)
     graph = follow_mode(_IntoOurs().trace(root))

@@ -2,8 +2,8 @@
 
 Most packages read an environment variable for this on import, so :func:`silence` runs when ``polypath`` is imported. A
 variable that is already set keeps its value, and child processes inherit all variables. OpenVINO and NNCF have no such
-variable; :func:`imported` imports them without telemetry. Ray contacts hosts even with reports off, so clusters are
-started inside :func:`without_ray_usage`.
+variable; :func:`imported` imports them without telemetry. Ray contacts hosts even if its reports are off, so clusters
+are started inside :func:`without_ray_usage`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def silence() -> None:
 def imported(package: str) -> ModuleType:
     """Import a package; import OpenVINO and NNCF without their telemetry.
 
-    Their telemetry is a separate, optional package. It is hidden during the import, unless the user has agreed to
+    The telemetry is a separate, optional package. It is hidden during the import, unless the user has agreed to
     reports (``opt_in_out --opt_in`` writes a 1 into ``~/intel/openvino_telemetry``).
     """
     reporter = "openvino_telemetry"
@@ -58,8 +58,8 @@ def imported(package: str) -> ModuleType:
 def without_ray_usage() -> Generator[None]:
     """Make ``ray.init`` start clusters without Ray's dashboard and usage reporter inside the block.
 
-    If the user has agreed to reports, nothing changes. Dashboard and reporter are one process. Even with reports off,
-    it contacts the metadata hosts of three clouds to find out where it runs.
+    If the user has agreed to reports, nothing changes. Dashboard and reporter are one process. Even if reports are off,
+    this process contacts the metadata hosts of three clouds to find out where it runs.
     """
     with contextlib.ExitStack() as undo:
         if os.environ.get("RAY_USAGE_STATS_ENABLED") != "1":

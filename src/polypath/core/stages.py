@@ -1,10 +1,10 @@
-"""Stages: where a network used as a backbone returns its maps, one stage for each resolution. No torch is used here.
+"""Stages: the points at which a backbone returns its maps, one for each resolution. This module does not use torch.
 
-A stage has a name and the nodes that it may end in. Its value is the mean over those that are alive under a choice.
-Most stages have one node, which all paths go through. In a merge-and-run network, a stage has one node for each stream.
+A stage has a name and one or more end nodes. Its value is the mean over the end nodes that are alive under a choice.
+Most stages have one end node, which all paths go through. A merge-and-run network has one for each stream.
 
-Every path goes through one of a stage's nodes, so each choice has all stages, and extraction keeps their names. Only a
-path that ends early at an exit lacks the stages after it.
+Every path goes through an end node of each stage, so the network has all stages under every choice. Extraction keeps
+the stages' names. Only a path that ends early at an exit lacks the stages after the exit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
     for stage, nodes in stages.items():
         if unknown := [name for name in nodes if name not in place]:
             raise ValueError(
-                f"stage {stage!r}: no node {unknown[0]!r} in this wiring; {did_you_mean(unknown[0], place)}"
+                f"stage {stage!r}: this wiring has no node {unknown[0]!r}; {did_you_mean(unknown[0], place)}"
             )
         first = min((place[name] for name in nodes), default=reached)
         if first < reached:
@@ -44,13 +44,13 @@ def check_stages(wiring: Wiring, stages: Stages) -> dict[str, tuple[str, ...]]:
         if _bypassed(wiring, nodes, [node for row in rows[i + 1 :] for node in row]):
             raise ValueError(
                 f"stage {stage!r}: some paths do not go through {' or '.join(nodes) or 'any node'}, so they would have "
-                "no value for it; give a node that all paths share, or one node of every parallel branch"
+                "no value for this stage; give a node that all paths share, or one node of every parallel branch"
             )
     return {stage: tuple(nodes) for stage, nodes in stages.items()}
 
 
 def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, tuple[str, ...]]:
-    """Return the same stages in ``wiring.prune(choice)``, under the same names."""
+    """Return the stages that remain in ``wiring.prune(choice)``, under the same names."""
     alive = {INPUT, *(node.name for node in wiring.alive(choice))}
     now = wiring.collapsed(choice)
     left = {stage: tuple(now.get(name, name) for name in nodes if name in alive) for stage, nodes in stages.items()}
@@ -58,7 +58,7 @@ def pruned_stages(wiring: Wiring, stages: Stages, choice: Choice) -> dict[str, t
 
 
 def chosen_indices(indices: Indices, count: int) -> list[int]:
-    """Return the ascending indices of the requested stages out of ``count``.
+    """Return the indices of the requested stages, in ascending order; ``count`` is the number of stages.
 
     ``indices`` may be None (all stages), a number n (the last n) or a list, in which -1 is the last stage.
 

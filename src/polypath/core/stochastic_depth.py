@@ -10,7 +10,7 @@ from polypath.core.wiring import Join, Wiring
 
 
 def survives_always(wiring: Wiring) -> bool:
-    """Return whether no operand is ever dropped."""
+    """Return whether all operands have survival 1, so that no operand is ever dropped."""
     return all(operand.survival == 1.0 for join in wiring.joins.values() for operand in join.operands)
 
 
@@ -18,14 +18,14 @@ def stochastic_depth(wiring: Wiring, generator: Generator | None = None) -> Path
     """Draw a choice that keeps each operand with its ``survival`` probability (Huang et al. 2016, Eq. 1).
 
     Each join keeps at least one operand. A switch runs its last operand with that operand's survival probability, else
-    one of the others with equal probability. Without a generator, torch's global one on the CPU is used.
+    one of the other operands with equal probability. By default, ``generator`` is torch's global generator on the CPU.
 
     Raises:
         ValueError: a wiring in which every operand always survives.
     """
     if survives_always(wiring):
         raise ValueError(
-            "stochastic depth: every operand of this wiring has survival 1; build the network with lower survival"
+            "stochastic depth: every operand of this wiring has survival 1; build the network with lower survival rates"
         )
     joins = [join for join in wiring.joins.values() if any(o.survival < 1.0 for o in join.operands)]
     return Paths.of(wiring, {join.name: _kept(join, generator) for join in joins})

@@ -1,7 +1,7 @@
 """A network's description in timm's format: ``net.pretrained_cfg``, from which timm resolves its data configs.
 
-The keys ``normalisation``, ``image`` and ``classes`` of the config, which describe the training images, take precedence
-over its ``pretrained_cfg``.
+The keys ``normalisation``, ``image`` and ``classes`` of the config describe the training images. They take precedence
+over the config's ``pretrained_cfg``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CROP_MODES = {"crop": "center", "squash": "squash", "pad": "border"}
 
 
 def timm_config(config: NetConfig, in_chans: int, min_size: int, ends: Mapping[str, Any]) -> dict[str, Any]:
-    """Make :attr:`PathNet.pretrained_cfg`; ``ends`` has the entries for the network's first and last layers."""
+    """Make :attr:`PathNet.pretrained_cfg`; ``ends`` contains the entries for the network's first and last layers."""
     smallest = (in_chans, min_size, min_size)
     found: dict[str, Any] = {
         "architecture": config.get("model") or config.get("family"),

@@ -4,9 +4,9 @@
     for k, logits in run_values(net, x, values): ...       # logits equals net(x, paths=choices[k])
 
 A value is the output of a node under some choice. For example, three blocks with 15 choices each have
-15 + 225 + 3,375 values at their ends, but separate runs would compute 3 · 3,375. A value is computed when a choice
-needs it and freed after its last use. Choices sorted by :func:`from_the_input` form a tree of common prefixes. In this
-order, only the values along one branch of the tree are in memory at a time.
+15 + 225 + 3,375 values at their ends, but separate runs would compute 3 · 3,375 values. A value is computed when a
+choice needs it and freed after its last use. Choices sorted by :func:`from_the_input` form a tree of common prefixes.
+In this order, only the values along one branch of the tree are in memory at a time.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ IMAGES = 0
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value, which is computed once.
+    """A value that is computed once for all choices that need it.
 
     Attributes:
-        step: the step that computes it.
+        step: the step that computes the value.
         reads: numbers of the values that the step reads.
-        choice: the first choice that needs it.
+        choice: the index of the first choice that needs the value.
     """
 
     step: Step
@@ -48,11 +48,11 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """All values of some choices.
+    """A collection of all values of some choices.
 
     Attributes:
-        made: the values by number, from 1.
-        outputs: the number of each choice's output.
+        made: the values; their numbers start at 1.
+        outputs: for each choice, the number of its output.
     """
 
     made: tuple[Value, ...]
@@ -62,7 +62,7 @@ class Values:
         return self.made[number - 1]
 
     def behind(self, choice: int) -> set[int]:
-        """Return the numbers of all values that a choice's output depends on, with the output's own."""
+        """Return the numbers of all values that a choice's output depends on, including the output's number."""
         found: set[int] = set()
         todo = [self.outputs[choice]]
         while todo:
@@ -74,7 +74,7 @@ class Values:
 
     @property
     def readers(self) -> list[int]:
-        """For each number, how many values and choices read the value."""
+        """A list in which entry n is the number of values and choices that read value n."""
         counts = [0] * (len(self.made) + 1)
         for value in self.made:
             for number in set(value.reads):
@@ -98,7 +98,7 @@ def values_of(wiring: Wiring, choices: Sequence[Paths], versions: Sequence[Versi
     """Find the values of some choices.
 
     Args:
-        versions: one per choice, if modules compute different functions under different choices.
+        versions: one :data:`Version` per choice; needed only if modules compute different functions for the choices.
     """
     table: dict[Hashable, int] = {INPUT: IMAGES}
     made: list[Value] = []
@@ -123,7 +123,7 @@ def run_values(
     """Yield the index and the logits ``(N, classes)`` of each choice, in order.
 
     Args:
-        around: called with a value's number; returns the context manager in which this value is computed.
+        around: a function from a value's number to the context manager in which the value is computed.
 
     Raises:
         ValueError: images on which the network cannot run.

@@ -2,8 +2,8 @@
 
 A :class:`Wiring` is a frozen directed acyclic graph in topological order. A node is the input, a
 :class:`Unit` (one operand and a module's path) or a :class:`Join` (several operands). This module does not
-use tensors. A *choice* tells which operands of joins are alive. Here it is any mapping from a join's
-name to operand labels; :class:`polypath.Paths` is its validated form, for users.
+use tensors. A *choice* tells which operands of joins are alive. Here a choice is any mapping from join
+names to operand labels; :class:`polypath.Paths` is the validated form for users.
 The node classes are defined in :mod:`polypath.core.nodes` and can be imported from here.
 """
 
@@ -52,12 +52,12 @@ __all__ = [
 MOST_DRAWN = 500  # the most nodes that a notebook draws: about 150 kB of SVG in a tenth of a second
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 Operands = Callable[[Join], tuple[Operand, ...]]
-"""A function that returns which operands of a join to follow."""
+"""A function that returns the operands of a join that a search through the diagram follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path from input to output: the nodes that it visits, and the operand that it takes at each join."""
+    """A path from input to output: the nodes on the path, the operand taken at each join, and the path's depth."""
 
     nodes: tuple[str, ...]
     taken: tuple[tuple[str, str], ...]
@@ -82,7 +82,7 @@ class Wiring:
         seen = {INPUT}
         for node in self.nodes:
             if not _NAME.fullmatch(node.name) or node.name == INPUT:
-                raise ValueError(f"node name {node.name!r}: use dotted identifiers other than 'input'")
+                raise ValueError(f"node name = {node.name!r}: must be a dotted identifier other than 'input'")
             if node.name in seen:
                 raise ValueError(f"node {node.name!r} appears twice in the wiring")
             if isinstance(node, Join):
@@ -121,7 +121,7 @@ class Wiring:
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
-        """The paths of all modules, including gates, each once, in order of first use."""
+        """The paths of all modules, including gates, in order of first use and without duplicates."""
         return _modules(self.nodes)
 
     @cached_property
@@ -169,7 +169,7 @@ class Wiring:
         return needed
 
     def collapsed(self, choice: Choice = WHOLE) -> dict[str, str]:
-        """Return the joins that :meth:`prune` removes since one operand remains, and the nodes that replace them."""
+        """Return the joins that :meth:`prune` removes because one operand remains, and the nodes that replace them."""
         found: dict[str, str] = {}
         for node in self.alive(choice):
             if isinstance(node, Join) and not node.dynamic(choice):
@@ -179,7 +179,7 @@ class Wiring:
         return found
 
     def prune(self, choice: Choice = WHOLE) -> Wiring:
-        """Return the diagram of only the alive nodes. Joins with one remaining operand are removed; labels are kept."""
+        """Return the diagram of the alive nodes. Joins with one remaining operand are removed; labels are kept."""
         renamed = self.collapsed(choice)
         kept: list[Node] = []
 
@@ -203,9 +203,9 @@ class Wiring:
     def depth_distribution(self, choice: Choice | None = None) -> dict[int, int]:
         """Count the paths of each depth exactly, ``{depth: count}``, by dynamic programming over the diagram.
 
-        Without a choice this counts all paths of the diagram, with a choice only the paths that run under it. In the
-        second case, a switch without gates counts one operand, the chosen one or its default, as in ``prune(choice)``.
-        Operands with the same source count separately.
+        Without a choice this counts all paths of the diagram, with a choice only the paths that run under the choice.
+        With a choice, only one operand of a switch without gates counts, the chosen or default operand, as in
+        ``prune(choice)``. Operands with the same source count separately.
         """
         at: dict[str, dict[int, int]] = {INPUT: {0: 1}}
         for node in self.nodes:
@@ -272,7 +272,7 @@ class Wiring:
         return graph
 
     def to_svg(self, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
-        """Draw the diagram as one ``<svg>`` element, see :func:`polypath.core.wiring_svg.wiring_svg`."""
+        """Draw the diagram as one ``<svg>`` element; see :func:`polypath.core.wiring_svg.wiring_svg`."""
         return wiring_svg(self, choice, columns=columns, title=title)
 
     def to_graphviz(self, choice: Choice | None = None) -> str:
@@ -321,4 +321,4 @@ def _check_prefixes(paths: tuple[str, ...]) -> None:
         parts = path.split(".")
         for i in range(1, len(parts)):
             if (prefix := ".".join(parts[:i])) in known:
-                raise ValueError(f"module path {prefix!r} is a prefix of {path!r}")
+                raise ValueError(f"module path {prefix!r} is a prefix of {path!r}: no module may contain another")

@@ -1,6 +1,6 @@
 """Positions of a wiring's nodes in a drawing: a strip from left to right, broken into rows.
 
-The longest chain is the *spine*, on lane 0. Every operand of a join that is not on the spine ends a side chain. Side
+The longest chain is the *spine*, on lane 0. Every operand that is not on the spine is the end of a side chain. Side
 chains have separate lanes above the spine; the shorter a chain, the nearer it is to the spine. So a CrescendoNet block
 looks like stairs, and a fractal shows its columns. A place is a column (a real number) and a lane, not pixels.
 """
@@ -15,12 +15,12 @@ from typing import Protocol
 from polypath.core.nodes import INPUT, Choice, Join, Node
 
 Point = tuple[float, float]
-NEAR = 0.4  # width of a node to either side, in columns
-JOG = 0.6  # an edge rises this many columns after its source and falls as many before its end; breaks are at 0.5
+NEAR = 0.4  # half the width of a node, in columns
+JOG = 0.6  # an edge rises this many columns after its source and falls as many before its end; rows break at 0.5
 
 
 class Diagram(Protocol):
-    """The diagram to draw: a :class:`polypath.Wiring`, which imports this module and so cannot be imported here."""
+    """A diagram to draw: a :class:`polypath.Wiring`, which this module cannot import without an import cycle."""
 
     @property
     def nodes(self) -> tuple[Node, ...]: ...
@@ -42,8 +42,8 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The places of all nodes, including ``input``, the edges between them, and the columns at which the strip breaks
-    into rows. Row i goes from ``breaks[i]`` to ``breaks[i + 1]``."""
+    """A drawing's layout: the places of all nodes (including ``input``), the edges, and the columns at which the strip
+    breaks into rows. Row i goes from ``breaks[i]`` to ``breaks[i + 1]``."""
 
     places: dict[str, Point]
     edges: tuple[Edge, ...]
@@ -82,7 +82,7 @@ def layout(wiring: Diagram, columns: int = 30) -> Layout:
 
 
 def _chains(by_name: dict[str, Node], output: str, layers: dict[str, int]) -> tuple[list[str], list[_Chain]]:
-    """Find the spine, and the side chains in the order in which their ends are found from the output backwards."""
+    """Find the spine and the side chains, in a search from the output backwards."""
     placed: set[str] = {INPUT}
     sides: list[_Chain] = []
     todo: list[tuple[str, str | None, str]] = []  # ends of side chains still to walk
@@ -110,7 +110,7 @@ def _chains(by_name: dict[str, Node], output: str, layers: dict[str, int]) -> tu
 
 
 def _columns(by_name: dict[str, Node], layers: dict[str, int], sides: list[_Chain]) -> dict[str, float]:
-    """Compute the nodes' columns: longest-path layers, but plain side chains are spread evenly between their ends."""
+    """Compute the nodes' columns: longest-path layers, except that plain side chains are spread evenly."""
     readers: dict[str, int] = {}
     for node in by_name.values():
         for source in node.sources:
@@ -139,7 +139,7 @@ def _lanes(sides: list[_Chain], at: dict[str, float]) -> None:
 
 
 def _edges(chain: _Chain, places: dict[str, Point]) -> list[Edge]:
-    """Make a chain's edges: they rise to its lane just after the source, and fall just before the end."""
+    """Make a chain's edges, which rise to the chain's lane just after the source, and fall just before the end."""
     (x0, y0), (x1, y1), lane = places[chain.begin], places[chain.end], float(chain.lane)
     jog = min(JOG, (x1 - x0) / 2 - 0.08)
     rise: list[Point] = [(x0, y0)] if y0 == lane else [(x0, y0), (x0 + jog, y0), (x0 + jog, lane)]
@@ -159,7 +159,7 @@ def _label(target: Node, source: str) -> str | None:
 
 
 def _breaks(places: dict[str, Point], edges: list[Edge], last: float, columns: int) -> tuple[float, ...]:
-    """Choose breaks that cut no nodes and few edges and fill the rows; a short remainder stays in its row."""
+    """Choose row breaks that cut no nodes and few edges and fill the rows. A short remainder gets no row of its own."""
     breaks = [-0.5]
     while last + 0.5 - breaks[-1] > 1.15 * columns:
         begin = breaks[-1]

@@ -30,14 +30,15 @@ STYLE = """
 
 def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 30, title: str | None = None) -> str:
     """Draw the diagram as one ``<svg>`` element. Layers are boxes, units that add no depth are dots, joins are circles
-    (µ mean, + sum, ? switch). Each node shows its name on hover.
+    (µ mean, + sum, ? switch). Each node shows its name when the pointer is over the node.
 
     Args:
         wiring: the diagram, which is drawn completely.
-        choice: what to highlight (:class:`polypath.Paths` or any choice), None for the whole network. If gates decide a
-            switch, all its operands are highlighted; to show one image's loops, give the choice that the gates made.
+        choice: the choice to highlight (:class:`polypath.Paths` or a mapping), None for the whole network. If gates
+            decide a switch, all its operands are highlighted. To show one image's loops, give the choice that the gates
+            made.
         columns: number of nodes side by side before the drawing continues in the next row.
-        title: text for screen readers; by default the choice and how many nodes run.
+        title: text for screen readers, by default the choice and how many nodes run.
     """
     plan = layout(wiring, max(4, columns))
     live = {INPUT, *(node.name for node in wiring.alive(choice or WHOLE))}
@@ -47,7 +48,7 @@ def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 
     rows, joins = _Rows(plan), _joins(wiring)
     lit = {edge: _lit(joins, edge, live, choice or WHOLE) for edge in plan.edges}
     parts = [f"<title>{escape(title)}</title><style>{STYLE}</style>"]
-    for i, edge in sorted(enumerate(plan.edges), key=lambda pair: lit[pair[1]]):  # live ones above dead ones
+    for i, edge in sorted(enumerate(plan.edges), key=lambda pair: lit[pair[1]]):  # live edges above dead ones
         kind = ' class="live"' if lit[edge] else ""
         parts += [f'<path{kind} data-edge="{i}" d="{d}"/>' for d in rows.lines(edge)]
     parts += [_operand(joins, edge, rows, lit[edge], i) for i, edge in enumerate(plan.edges)]
@@ -62,9 +63,10 @@ def wiring_svg(wiring: Diagram, choice: Choice | None = None, *, columns: int = 
 
 
 def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str, str]]:
-    """Return which elements of the picture each of ``choices`` highlights, so that a page can switch between them.
+    """Return which elements of the picture each choice highlights, so that a page can switch between the choices.
 
-    ``nodes`` has a ``1`` or ``0`` for each element with ``data-node``, in order, ``edges`` for each ``data-edge``."""
+    ``nodes`` has a ``1`` or ``0`` for each element with ``data-node``, in order. ``edges`` has the same for elements
+    with ``data-edge``."""
     plan, joins = layout(wiring), _joins(wiring)
     found: dict[str, dict[str, str]] = {}
     for name, choice in choices.items():
@@ -76,7 +78,7 @@ def lights(wiring: Diagram, choices: Mapping[str, Choice]) -> dict[str, dict[str
 
 
 class _Rows:
-    """The rows of a picture, one under the other. It converts columns and lanes to pixels."""
+    """A picture's rows, one under the other. This class converts columns and lanes to pixels."""
 
     def __init__(self, plan: Layout) -> None:
         self.breaks = plan.breaks
@@ -168,7 +170,7 @@ def _tell(name: str, node: Node | None) -> str:
 
 
 def _operand(joins: dict[str, Join], edge: Edge, rows: _Rows, live: bool, number: int) -> str:
-    """Draw the operand's label over the end of its edge; leave it out if it only tells left from right."""
+    """Draw the operand's label above the end of its edge. A label that only tells left from right is omitted."""
     join = joins.get(edge.target)
     if join is None or edge.label is None or (join.kind != "switch" and set(join.labels) <= {"L", "R", "R1", "R2"}):
         return ""

@@ -6,7 +6,7 @@ folding     folds a norm into the conv before it; a ReLU between them becomes a 
 means       folds the division of a mean into weights before or after it
 joins       lets a ReLU after a join overwrite the join's output
 siblings    merges convs that read the same input, and also their readers if these are only summed
-gunn        folds the norms inside GUNN's layers into their convs; one product computes all that reads the buffer
+gunn        folds the norms inside GUNN's layers into convs, and merges the products that read the buffer
 gates       folds the norms inside gates into their linear layers
 
 The original network does not change and remains the reference.
@@ -34,20 +34,21 @@ from polypath.fusion.siblings import merge_siblings
 def fuse(net: PathNet, paths: Paths | str | None = None, *, siblings: str = "summed", hold: bool = False) -> FusedNet:
     """Rewrite a network for inference: it computes ``net(x, paths=paths)``, up to rounding, in fewer steps.
 
-    The result has one path and no choices: joins that ``paths`` does not restrict run completely, and gates that
+    The result has one path and no choices: joins that ``paths`` does not restrict run with all operands, and gates that
     ``paths`` does not fix still decide. Weights are copied, and convs are channels-last; ``net`` does not change.
 
     Args:
         net: a network in evaluation mode, with its final weights.
-        siblings: which convs of one input are merged, see :func:`~polypath.fusion.siblings.merge_siblings`.
-        hold: only fold norms, which keeps every node and, up to rounding, its value. So networks can reuse each other's
-            values (:mod:`polypath.core.reuse`).
+        siblings: which convs that read the same input are merged, see
+            :func:`~polypath.fusion.siblings.merge_siblings`.
+        hold: only fold norms. Every node then remains and keeps its value, up to rounding, so networks can reuse each
+            other's values (:mod:`polypath.core.reuse`).
 
     Raises:
         ValueError: a network in training mode, an unknown or impossible choice.
     """
     if net.training:
-        raise ValueError("this network is in training mode, but fused networks only infer: call net.eval() first")
+        raise ValueError("this network is in training mode, but fuse() needs evaluation mode; call net.eval() first")
     draft = Draft.of(extract(net, Paths() if paths is None else paths))
     fold_norms(draft)
     fold_gunn(draft)

@@ -1,4 +1,4 @@
-"""A network while it is rewritten: its nodes and modules, by name, in topological order."""
+"""A network that is being rewritten: its nodes and modules, by name, in topological order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polypath.fusion.network import FusedNet
 
 @dataclass
 class Draft:
-    """A mutable wiring and its modules. Choices can no longer be made; only gates still decide.
+    """A mutable wiring and its modules. No more choices can be made, but gates still decide.
 
     Attributes:
         nodes: the nodes by name, in topological order.
@@ -46,12 +46,12 @@ class Draft:
     # --- queries of the passes ---------------------------------------------------------------------------
 
     def units(self, kind: type[nn.Module]) -> list[tuple[Unit, Any]]:
-        """List the unit nodes with modules of one kind, each with its module."""
+        """List the unit nodes whose modules are of one kind, each with its module."""
         found = [(n, self.modules[n.module]) for n in self.nodes.values() if isinstance(n, Unit)]
         return [(node, module) for node, module in found if isinstance(module, kind)]
 
     def readers(self, name: str) -> list[Node]:
-        """List the nodes that read ``name``, once for each operand that does; a gate's switch stands for the gate."""
+        """List the nodes that read ``name``, once for each operand or gate of the node that reads it."""
         found: list[Node] = []
         for node in self.nodes.values():
             gates = node.gates if isinstance(node, Join) else ()
@@ -59,7 +59,7 @@ class Draft:
         return found
 
     def read_once(self, name: str) -> bool:
-        """Return whether exactly one node reads ``name``, once, and ``name`` is not the output."""
+        """Return whether ``name`` is read exactly once and is not the output."""
         return name != self.output and len(self.readers(name)) == 1
 
     def sharing(self, path: str) -> int:

@@ -1,6 +1,6 @@
 """Fold batch-norms into the convs before them.
 
-conv, norm (, ReLU)     the norm's scale goes into the weights, its shift into the bias
+conv, norm (, ReLU)     the norm's scale goes into the conv's weights, the norm's shift into the conv's bias
 conv, ReLU, norm        the same, and the ReLU becomes a clamp; see :class:`~polypath.fusion.units.FoldedConv`
 
 Dropout does nothing in evaluation and is removed. A unit that several nodes run with different norms becomes one conv
@@ -34,7 +34,7 @@ def fold_norms(draft: Draft) -> None:
 
 
 def folded_unit(unit: ConvUnit, variant: str | None = None) -> FoldedConv | None:
-    """Fold the unit into one conv; None if it is of an unknown kind."""
+    """Fold the unit into one conv; return None if the unit is of an unknown kind."""
     if type(unit) not in KINDS or type(unit.conv) not in PLAIN_CONVS or unit.conv.padding_mode != "zeros":
         return None
     conv, low, high, acted, after = unit.conv, None, None, False, False
@@ -69,7 +69,7 @@ def folded_unit(unit: ConvUnit, variant: str | None = None) -> FoldedConv | None
 
 
 def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Return a batch-norm's scale and shift ``(C,)`` in evaluation, as float64; None without running statistics."""
+    """Return a batch-norm's scale and shift ``(C,)`` in evaluation, as float64, or None without running statistics."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         return None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -94,9 +94,9 @@ def folded_conv(conv: nn.Conv2d, scale: Tensor | None, shift: Tensor | None) -> 
 
 
 def _clamped(conv: nn.Conv2d, scale: Tensor, at_zero: Tensor | None, at_top: Tensor | None) -> FoldedConv:
-    """Make a conv with a clamp between the norm's values at the activation's bounds.
+    """Make a conv with a clamp whose bounds are the norm's outputs for the activation's lower and upper bound.
 
-    A negative scale swaps the bounds.
+    In channels with a negative scale, the two bounds are swapped.
     """
     low, high = torch.full_like(scale, -torch.inf), torch.full_like(scale, torch.inf)
     if at_zero is not None:

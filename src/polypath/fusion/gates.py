@@ -21,8 +21,8 @@ def fold_gates(draft: Draft) -> None:
 class FoldedGate(nn.Module):
     """A folded gate: global average pool, linear, ReLU, linear, from maps ``(N, C, H, W)`` to logits ``(N, 2)``.
 
-    The overhead of each call matters in such a small module. So it has no inner modules, and the first product also
-    does the division of the average.
+    The overhead of each call matters in such a small module. So there are no inner modules, and the first product also
+    does the division for the average.
     """
 
     def __init__(self, hidden: nn.Linear, last: nn.Linear) -> None:

@@ -1,16 +1,16 @@
 """GUNN's layers for inference: norms are folded, and one matrix product computes everything that reads the buffer.
 
-A segment's new value is W₃·h + (V + I_c)·x + b. Here h is the output of the unit's inner convs for W₁·x, V the parallel
-1×1 conv, and I_c selects the segment's old value (Eq. 5). The rows of W₁ and V + I_c are stacked, so the buffer is read
-once. Pixels are rows (channels-last), so this product and W₃·h are plain matrix products.
+A segment's new value is W₃·h + (V + I_c)·x + b. Here x is the buffer, h is the output of the unit's inner convs for
+W₁·x, V is the parallel 1×1 conv, and I_c selects the segment's old value (Eq. 5). The rows of W₁ and V + I_c are
+stacked, so the buffer is read once. Pixels are rows (channels-last), so this product and W₃·h are matrix products.
 
-A product with few columns is far below the processor's peak rate. So a few segments read the buffer together, before
+A product with few columns runs far below the processor's peak rate. So a few segments read the buffer together, before
 any of them changes it. A later segment reads an earlier segment's new value, which is a sum of a term in x and a term
 in h. The term in x goes into the later segment's W₁ and V. The term in h is added when h is known, in one product with
 W₃·h.
 
 In layers with units other than :class:`~polypath.layers.gunn.layer.UpdateUnit`, only the norms of conv units are
-folded. These layers run by :func:`polypath.layers.gunn.in_place.in_place`.
+folded. :func:`polypath.layers.gunn.in_place.in_place` runs these layers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fold_gunn(draft: Draft) -> None:
 
 
 def fold_in_place(unit: ConvUnit) -> None:
-    """Fold the norm after the conv of ``unit``, if there is one; its other parts do not change."""
+    """Fold the norm after the conv of ``unit``, if there is a norm. Other parts do not change."""
     if unit.parts[:2] != ("conv", "norm") or type(unit.conv) not in PLAIN_CONVS or unit.conv.padding_mode != "zeros":
         return
     affine = norm_as_affine(unit.norm)
@@ -74,7 +74,7 @@ class FusedGunn(nn.Module):
 
 
 class Group(nn.Module):
-    """Consecutive segments, which read maps ``(B, N, H, W)`` together and change their channels of ``buffer`` in place.
+    """A group of consecutive segments that read maps ``(B, N, H, W)`` together and update ``buffer`` in place.
 
     The columns of the first product are the outputs of all segments' first convs. With a parallel 1×1 conv, further
     columns are the segments' new values without W₃·h.
@@ -114,8 +114,8 @@ class Group(nn.Module):
 
 
 class Segment(nn.Module):
-    """The update of one segment, on pixels ``(B·H·W, …)``. It computes h, and adds the terms in h to the later columns
-    or to the segment's channels."""
+    """An update of one segment, on pixels ``(B·H·W, …)``. It computes h, and adds the terms in h to the columns of
+    later segments or to the segment's channels."""
 
     later: Tensor | None
     last: Tensor | None
@@ -143,9 +143,9 @@ class Segment(nn.Module):
 
 
 def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[Tensor]]:
-    """Express each segment's first conv output and new value linearly: by coefficients of x, of 1 and of each h.
+    """Express each segment's first conv output and new value by their coefficients of x, of 1 and of each h.
 
-    Each result is ``(columns, N + 1 + all widths of h)``. x is the input of the first of these segments.
+    Each matrix is ``(columns, N + 1 + all widths of h)``. x is the input of the first of these segments.
     """
     size, like = layer.channels // layer.segments, next(layer.parameters())
     widths = [_convs(layer.units[i])[-1].conv.in_channels for i in which]
@@ -174,7 +174,7 @@ def _in_terms_of_x(layer: GunnLayer, which: range) -> tuple[list[Tensor], list[T
 
 
 def _known(unit: nn.Module) -> bool:
-    """Return whether this is the paper's unit, with folded norms."""
+    """Return whether ``unit`` is the paper's unit, with folded norms."""
     if type(unit) is not UpdateUnit:
         return False
     convs = [module for module in unit.modules() if isinstance(module, ConvUnit)]

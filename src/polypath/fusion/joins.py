@@ -9,7 +9,7 @@ from polypath.fusion.draft import Draft
 
 
 def reuse_sums(draft: Draft) -> None:
-    """Make ReLUs overwrite a join's output if no other node reads it."""
+    """Make each ReLU after a join overwrite the join's output, if no other node reads this output."""
     for path, module in draft.modules.items():
         nodes = [n for n in draft.nodes.values() if isinstance(n, Unit) and n.module == path]
         if type(module) is nn.ReLU and all(_fresh(draft, node.source) for node in nodes):

@@ -3,9 +3,9 @@
 If every operand comes from a conv whose output no other node reads, the convs' weights are divided. Otherwise, as in
 merge-and-run networks, the mean of k values becomes their sum, so the result is k times too large. This factor passes
 through operations that commute with a positive factor (ReLU, pools, sums), and the weights of the next conv or linear
-layer are divided by it. Values that are joined with such a value get the same factor. Factors of two are exact.
-This helps other runtimes too: ONNX Runtime has no division in its blocked layout, so it reorders the maps around each
-division.
+layer are divided by this factor. Values that are joined with such a value get the same factor. Powers of two are exact.
+Other runtimes become faster, too: ONNX Runtime has no division in its blocked layout, so it reorders the maps around
+each division.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from polypath.fusion.units import FoldedConv, Part
 COMMUTING = (
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Identity, nn.ReLU, nn.Flatten, Part
 )  # fmt: skip
-LARGEST = 2.0**60  # a value times this factor is still far from float32's limit
+LARGEST = 2.0**60  # values times this factor are still far from float32's limit
 
 
 def fold_means(draft: Draft) -> None:
-    """Turn all means into sums. If a factor cannot pass through some node, do this only for means of convs' outputs."""
+    """Turn all means into sums. If a factor cannot pass through some node, change only the means of convs' outputs."""
     plan = _Plan(draft, everywhere=True)
     if not plan.possible:
         plan = _Plan(draft, everywhere=False)
@@ -35,7 +35,7 @@ def fold_means(draft: Draft) -> None:
 class _Plan:
     """A plan of changes: the joins that change, and the factors of convs' outputs and of layers' inputs.
 
-    ``factors`` tells for each node how many times too large its value is.
+    ``factors`` contains for each node the factor by which the node's value is too large.
     """
 
     def __init__(self, draft: Draft, *, everywhere: bool) -> None:
@@ -58,7 +58,7 @@ class _Plan:
         return self.factors.get(name, 1.0)
 
     def _take(self, node: Node) -> bool:
-        """Record the changes of ``node``; return whether it can handle the factors of its inputs."""
+        """Record the changes of ``node``; return whether the node can handle the factors of its inputs."""
         return self._unit(node) if isinstance(node, Unit) else self._join(node)
 
     def _unit(self, node: Unit) -> bool:
@@ -103,7 +103,7 @@ class _Plan:
 
 
 def _convs_behind(draft: Draft, name: str) -> list[FoldedConv]:
-    """List the convs that compute ``name``, if only the one reader of ``name`` depends on them; else an empty list."""
+    """List the convs that compute ``name``. The list is empty if the convs' outputs are also used elsewhere."""
     node = draft.nodes.get(name)
     if node is None or not draft.read_once(name):
         return []

@@ -30,18 +30,22 @@ class FusedNet(PathNet):
             ValueError: training mode is requested.
         """
         if mode:
-            raise ValueError("a fused network only infers: its norms are folded; train the original network")
+            raise ValueError(
+                "a fused network cannot be trained, because its norms are folded; train the original network"
+            )
         return super().train(False)
 
     def forward(self, x: Tensor, paths: Paths | str | None = None, **options: Any) -> Tensor:
         """Compute the logits ``(N, num_classes)`` of images ``(N, C, H, W)``.
 
         Raises:
-            ValueError: images that are not a 4-D batch or are too small, any choice.
+            ValueError: images that are not a 4-D batch or are too small, a choice other than the whole network.
         """
         return super().forward(x.contiguous(memory_format=torch.channels_last), paths, **options)
 
     def plan(self, paths: Paths | str | None, ends: tuple[str, ...] = ()) -> Any:
         if paths is not None and str(paths) != "whole":
-            raise ValueError(f"path {str(paths)!r}: a fused network has one path; fuse the network with that choice")
+            raise ValueError(
+                f"path {str(paths)!r}: a fused network has only one path; fuse the original network with this path"
+            )
         return super().plan(None, ends)

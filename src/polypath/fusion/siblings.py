@@ -1,8 +1,8 @@
-"""Merge convs that read the same input, and then the convs that read the merged conv's parts if they are summed.
+"""Merge convs that read the same input, and then the next convs of the branches if their outputs are summed.
 
-The first convs of parallel branches all read the block's input. Their weights are stacked to one conv, and each branch
-reads a part of its maps (a view). In DFN-IL, the outputs of the branches' next convs are only summed. If all parts of a
-merged conv go into such convs, these become one conv over all its maps.
+The first convs of parallel branches all read the block's input. Their weights are stacked into one conv, and each
+branch reads a part (a view) of the merged conv's maps. In DFN-IL, the outputs of the branches' next convs are only
+summed. If all parts of the merged maps go into such convs, these convs become one conv, which reads all merged maps.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ WHICH = ("summed", "all", "none")
 
 
 def merge_siblings(draft: Draft, which: str = "summed") -> None:
-    """Merge siblings, the convs that read the same input. Networks with gates do not change, because a loop may read
-    values from outside.
+    """Merge siblings, the convs that read the same input. Networks with gates do not change, because their loops may
+    read values from outside.
 
     Args:
         which: ``summed`` merges convs whose readers can be merged too, so that the maps are never split. ``all`` merges
-            every group, even if parts of the maps have to be copied then. ``none`` merges nothing.
+            all siblings, even if the parts of the merged maps have to be copied. ``none`` merges nothing.
 
     Raises:
         ValueError: another value of ``which``.
@@ -51,7 +51,7 @@ def _siblings(draft: Draft) -> list[list[Unit]]:
 
 
 def _summed(draft: Draft, group: Sequence[Unit]) -> bool:
-    """Return whether each unit is read by only one conv, which has no activation, and one sum reads all these convs.
+    """Return whether each unit's only reader is a conv without activation, and the only reader of these convs is a sum.
 
     The convs must also have the same form.
     """
@@ -97,7 +97,7 @@ def _merge(draft: Draft, group: Sequence[Unit]) -> None:
 
 @torch.no_grad()
 def side_by_side(units: Sequence[FoldedConv]) -> FoldedConv:
-    """Make one conv with the concatenated maps of convs that read the same input."""
+    """Merge convs that read the same input into one conv, whose output is the concatenation of their outputs."""
     like = units[0].conv
     conv = empty_conv(like, like.in_channels, sum(u.conv.out_channels for u in units))
     conv.weight.copy_(torch.cat([u.conv.weight for u in units]))
@@ -132,7 +132,8 @@ def _merge_sums(draft: Draft) -> None:
 
 
 def _conv_of_part(draft: Draft, name: str) -> tuple[Unit, Unit] | None:
-    """Return a conv without activation and the part that it reads, if each of them is read only once."""
+    """Return the conv ``name`` and its source if this is a part. The conv must have no activation, and each of the two
+    nodes must be read only once; otherwise return None."""
     node = draft.nodes.get(name)
     if not isinstance(node, Unit) or not draft.read_once(name) or draft.sharing(node.module) > 1:
         return None

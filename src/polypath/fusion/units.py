@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polypath.core.checks import check, one_of
 from polypath.core.recording import recording
 
-PACK_FROM = 100_000  # the least number of weights that are packed
+PACK_FROM = 100_000  # convs with fewer weights are not packed
 ACTS = ("none", "relu", "clamp")
 
 
@@ -22,7 +22,7 @@ class FoldedConv(nn.Module):
     becomes a bound. This is exact at zero-padded borders too.
 
     Args:
-        conv: a conv with folded weights and bias, which is not copied.
+        conv: a conv with folded weights and bias; it is not copied.
         act: ``none``, ``relu`` or ``clamp``.
         low, high: bounds of the clamp, ``(C,)`` each; None for no bound.
     """
@@ -35,7 +35,7 @@ class FoldedConv(nn.Module):
         super().__init__()
         check("act", act, one_of(*ACTS))
         if (low is not None or high is not None) != (act == "clamp"):
-            raise ValueError(f"act {act!r}: only a clamp has bounds, and it needs at least one")
+            raise ValueError(f"act = {act!r}: only a clamp can have bounds, and a clamp needs at least one")
         self.conv, self.act = conv, act
         for name, bound in (("low", low), ("high", high)):
             self.register_buffer(name, None if bound is None else bound.view(-1, 1, 1))
@@ -93,7 +93,7 @@ class FoldedConv(nn.Module):
 
     @property
     def bounds(self) -> tuple[Tensor | None, Tensor | None]:
-        """Lower and upper bounds of the channels, ``(C,)`` each; None if no channel has such a bound."""
+        """The lower and upper bounds of the channels, ``(C,)`` each; None if no channel has such a bound."""
         if self.act == "relu":
             return self.conv.weight.new_zeros(self.conv.out_channels), None
         low, high = (None if bound is None else bound.flatten() for bound in (self.low, self.high))
@@ -127,6 +127,6 @@ class Part(nn.Module):
 
 
 def empty_conv(like: nn.Conv2d, in_chans: int, out_chans: int) -> nn.Conv2d:
-    """Make a conv like ``like``, with bias and other widths; its weights still have to be set."""
+    """Make a conv with the geometry of ``like``, other widths and a bias. The weights still have to be set."""
     form: Any = cast(Any, like.kernel_size), like.stride, like.padding, like.dilation, like.groups
     return nn.Conv2d(in_chans, out_chans, *form, device=like.weight.device, dtype=like.weight.dtype)

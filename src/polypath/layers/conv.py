@@ -22,7 +22,7 @@ class ConvUnit(nn.Module):
 
     Args:
         order: the parts in order, such as ``conv-norm-act`` (FractalNet §3.3) or ``conv-act-norm`` (CrescendoNet
-            Eq. 1). Other parts are absent: ``conv-norm`` has no activation.
+            Eq. 1). Parts that are not listed are absent: ``conv-norm`` has no activation.
         dropout: probability of the ``drop`` part; 0 omits it.
         dropout_kind: drop single values (``element``) or complete maps (``channel``).
         variants: names of separate norms after the same convolution; a call selects one with
@@ -47,7 +47,9 @@ class ConvUnit(nn.Module):
         super().__init__()
         parts = order.split("-")
         if unknown := [part for part in parts if part not in ("conv", "norm", "act", "drop")]:
-            raise ValueError(f"order {order!r}: unknown part {unknown[0]!r}; the parts are conv, norm, act, drop")
+            raise ValueError(
+                f"order = {order!r}: must consist of the parts conv, norm, act, drop, but contains {unknown[0]!r}"
+            )
         check("dropout", dropout, number(0, below=1))
         check("dropout_kind", dropout_kind, one_of(*DROPOUTS))
         if kernel_size == groups == 1 and (stride == 1 or in_chans < FEW):

@@ -1,7 +1,7 @@
 """Gates (DRNN §3, after ConvNet-AIG), which decide whether a sample runs the next loop.
 
-A gate computes two logits for each sample, closed and open. In training, Gumbel noise makes the decision random, with a
-straight-through gradient. In evaluation, the larger logit decides.
+A gate computes two logits for each sample, for closed and open. In training, Gumbel noise makes the decision random,
+with a straight-through gradient. In evaluation, the larger logit decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GateUnit(nn.Module):
     Args:
         hidden: d, the size of the hidden layer; 0 omits this layer (DR-MobileNetV2).
         open_share: initial share of the samples that pass.
-        statistics: kind of batch-norm statistics over the samples that reach the gate, see
+        statistics: which samples give the batch-norm statistics in training, see
             :func:`~polypath.layers.lvbn.normalise`.
 
     Raises:
@@ -51,7 +51,10 @@ class GateUnit(nn.Module):
         self.reset_last()
 
     def reset_last(self) -> None:
-        """Draw the last layer's weights from N(0, 0.001²). Set its biases so that ``open_share`` of samples pass."""
+        """Draw the last layer's weights from N(0, 0.001²).
+
+        The biases are set so that a share ``open_share`` of the samples passes.
+        """
         nn.init.normal_(self.last.weight, std=LAST_STD)
         with torch.no_grad():
             odds = math.log(self.open_share / (1.0 - self.open_share))

@@ -1,9 +1,9 @@
-"""Batch-norms whose training statistics are not those of the current batch: ghost and synchronised.
+"""Two batch-norms for training: ghost (over parts of the batch) and synchronised (over the batches of all processes).
 
-In papers that trained on several GPUs, batch-norm used each GPU's images only (DFN 32, GUNN 16).
+In papers that trained on several GPUs, each GPU's batch-norm used only the images on this GPU (32 in DFN, 16 in GUNN).
 :class:`GhostBatchNorm2d` does the same on one device (Hoffer et al. 2017, Algorithm 1). :class:`SyncBatchNorm2d` does
-the reverse: it uses the images of all processes. Both have the parameters, buffers and evaluation of
-``nn.BatchNorm2d``, so saved networks are the same.
+the reverse: it uses the images of all processes. Both classes have the parameters, buffers and evaluation of
+``nn.BatchNorm2d``, so the format of saved networks does not change.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """A batch-norm that normalises ``(N, C, H, W)`` over the images of all processes, which must run it together."""
+    """A batch-norm that normalises ``(N, C, H, W)`` over the images of all processes, which must call it together."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
@@ -66,7 +66,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes. Its gradient is the sum of all processes' gradients."""
+    """An autograd function that sums tensors over all processes, and their gradients in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class _AllReduce(torch.autograd.Function):
 
 @torch.no_grad()
 def move_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
-    """Update running statistics with those of a batch ``(C,)``, as ``nn.BatchNorm2d`` does."""
+    """Update a norm's running statistics with a batch's statistics ``(C,)``, as ``nn.BatchNorm2d`` does."""
     if (
         not norm.track_running_stats
         or norm.running_mean is None

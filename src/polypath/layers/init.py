@@ -1,4 +1,4 @@
-"""The papers' weight initialisations. Norms start at scale 1 and shift 0, biases at 0."""
+"""The papers' weight initialisations. In all of them, norms start at scale 1 and shift 0, and biases at 0."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONV_STD, LINEAR_STD = 0.05, 0.04  # CrescendoNet §III-B
 
 
 def truncated_normal(module: Weighted) -> None:
-    """Draw from a normal distribution cut at two standard deviations (CrescendoNet §III-B).
+    """Draw the weights from a normal distribution cut at two standard deviations (CrescendoNet §III-B).
 
     The standard deviation is 0.05 for convs and 0.04 for linear layers.
     """
@@ -22,9 +22,9 @@ def truncated_normal(module: Weighted) -> None:
 
 
 def he(module: Weighted) -> None:
-    """Draw convs from a normal distribution with variance 2 / fan-out, as GUNN's code and timm do.
+    """Draw a conv's weights from a normal distribution with variance 2 / fan-out, as GUNN's code and timm do.
 
-    Linear layers are drawn uniformly from [-1 / √fan-in, 1 / √fan-in].
+    A linear layer's weights are drawn uniformly from [-1 / √fan-in, 1 / √fan-in].
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -33,9 +33,9 @@ def he(module: Weighted) -> None:
 
 
 def he_fan_in(module: Weighted) -> None:
-    """Draw convs from a normal distribution with variance 2 / fan-in (He et al. 2015, Eq. 10; DFN's code).
+    """Draw a conv's weights from a normal distribution with variance 2 / fan-in (He et al. 2015, Eq. 10; DFN's code).
 
-    Linear layers are drawn as in :func:`he`.
+    A linear layer's weights are drawn as in :func:`he`.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -44,12 +44,12 @@ def he_fan_in(module: Weighted) -> None:
 
 
 def xavier(module: Weighted) -> None:
-    """Draw uniformly with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
+    """Draw the weights uniformly with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
     nn.init.xavier_uniform_(module.weight)
 
 
 def xavier_fan_in(module: Weighted) -> None:
-    """Draw uniformly with variance 1 / fan-in, which Caffe calls Xavier (FractalNet §4.1 and its generator)."""
+    """Draw the weights uniformly with variance 1 / fan-in, which is Caffe's "Xavier" (FractalNet §4.1 and its code)."""
     nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="linear")
 
 
@@ -77,10 +77,10 @@ def initialise(net: nn.Module, scheme: str) -> None:
 
 
 def pass_through(conv: nn.Conv2d) -> bool:
-    """Make the first output maps of a conv copies of its input (Dirac filters); the other filters keep their weights.
+    """Make the first output maps of a conv copies of its input (Dirac filters). The other filters keep their weights.
 
-    Returns whether this is possible. The conv needs stride 1, an odd kernel with "same" padding, and at least as many
-    output maps as input maps."""
+    Returns whether this is possible. The conv must have stride 1, one group, an odd kernel with "same" padding, and at
+    least as many output maps as input maps."""
     side = conv.kernel_size[0]
     same = conv.stride == (1, 1) and conv.kernel_size == (side, side) and conv.padding == (side // 2, side // 2)
     if not same or side % 2 == 0 or conv.groups > 1 or conv.out_channels < conv.in_channels:

@@ -1,11 +1,11 @@
-"""Batch-norm of recursive blocks (DRNN §3): each loop has its own, with statistics of the samples that pass the gate.
+"""The batch-norms of recursive blocks (DRNN §3), in three kinds.
 
 naive     all loops have the same norm
-LVBN      each loop has its own norm after the shared conv; its statistics are those of all samples
-I-LVBN    with gates: as LVBN, but the statistics are those of the samples that pass the gate
+LVBN      each loop has a separate norm after the shared conv, with statistics of all samples
+I-LVBN    with gates: as LVBN, but with statistics of only the samples that pass the gate
 
-In training every sample runs every loop, so that the gates get a gradient; the argument ``mask`` marks the passing
-samples. In evaluation the batch has only passing samples, so there is no mask.
+In training every sample runs every loop, so that the gates get a gradient. The argument ``mask`` marks the samples that
+pass. In evaluation the batch contains only samples that pass, so there is no mask.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class LoopUnit(ConvUnit):
     """A :class:`ConvUnit` that accepts a mask of the passing samples: ``unit(x, variant="loop2", mask=mask)``.
 
     Args:
-        statistics: which statistics its norm uses in training with a mask; see :func:`normalise`.
+        statistics: which statistics the norm uses in training with a mask; see :func:`normalise`.
         act: ``relu`` or ``relu6`` (MobileNetV2).
-        variants: names of the variants, each of which has its own norm (LVBN); if empty, there is a single norm.
+        variants: names of the variants, each of which has a separate norm (LVBN); if empty, there is a single norm.
     """
 
     takes_mask = True
@@ -78,13 +78,13 @@ def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, tr
 
     In training with a mask, ``statistics`` sets which samples' mean and variance are used:
 
-    * ``passed``: those of the passing samples, to normalise and to update the running statistics (I-LVBN).
-    * ``updates``: those of all samples to normalise, those of the passing samples to update.
-    * ``all``: those of all samples for both (LVBN), but there is no update if no sample passes.
+    * ``passed``: normalise by the passing samples, and update the running statistics with them (I-LVBN).
+    * ``updates``: normalise by all samples, but update the running statistics with the passing samples.
+    * ``all``: normalise by all samples, and update with them if any sample passes (LVBN).
 
-    If no sample passes, the running statistics do not change, and ``passed`` normalises by them. ``passed`` does so too
-    if only one value per channel passes, since that has no variance. ``training`` is the mode of the unit that has the
-    norm. It differs from the norm's mode during recalibration, when a single sample may remain.
+    If no sample passes, the running statistics do not change. In this case, and if only one value per channel passes
+    (which has no variance), ``passed`` normalises by the running statistics. ``training`` is the mode of the unit that
+    contains the norm. It differs from the norm's mode during recalibration, when a single sample may remain.
 
     Raises:
         ValueError: a mask for another kind of norm than plain batch-norm.
@@ -97,8 +97,8 @@ def normalise(norm: Norm, x: Tensor, mask: Tensor | None, statistics: str, *, tr
         mask, statistics = x.new_ones(len(x), dtype=torch.bool), "passed"
     if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
         raise ValueError(
-            f"a {type(norm).__name__} after a gate: only plain batch-norm supports statistics of the passing samples; "
-            "build the network without gates, or keep plain batch-norm"
+            f"there is a {type(norm).__name__} after a gate, but only plain batch-norm supports statistics of the "
+            "passing samples; build the network without gates, or keep plain batch-norm"
         )
     if statistics == "passed":
         return _by_passed(norm, x, mask)

@@ -10,11 +10,11 @@ from polypath.core.recording import recording, symbolic
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)``, which runs :func:`pointwise` where that is faster.
+    """A 1×1 conv of maps ``(B, N, H, W)`` to ``(B, n, H, W)`` that runs :func:`pointwise` where that is faster.
 
-    That is the case on a CPU for contiguous maps of several images, if an image has at least as many values as the conv
-    has weights, because the weights' gradient is computed for each image and then summed. With ``products = False``,
-    torch's conv always runs. With a ``stride``, the pixels are selected first.
+    It is faster on a CPU for several images with contiguous maps, if each image has at least as many inputs and outputs
+    as the conv has weights. (The weights' gradient is computed for each image and then summed.) With
+    ``products = False``, torch's conv always runs. With a ``stride``, the pixels are selected before the conv.
     """
 
     products = True
@@ -23,7 +23,7 @@ class PointwiseConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, 1, stride, bias=bias)  # pyright: ignore[reportUnknownMemberType] (torch's device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.products and self.stride != (1, 1):  # in a recorded graph too, since its gradients are torch's
+        if self.products and self.stride != (1, 1):  # in a recorded graph too, since torch differentiates it
             return F.conv2d(input[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
         if self.products and not (recording() or symbolic(input)) and input.dim() == 4 and len(input) > 1:
             values = (input.shape[1] + self.out_channels) * input.shape[2] * input.shape[3]
@@ -33,20 +33,20 @@ class PointwiseConv(nn.Conv2d):
 
 
 PLAIN_CONVS = (nn.Conv2d, PointwiseConv)
-"""The classes of convs that weights, bias and geometry describe completely."""
+"""The conv classes that are completely described by weights, bias and geometry."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute a 1×1 conv of maps ``(B, N, H, W)`` with weights ``(n, N, 1, 1)``."""
     if x.device.type != "cpu" or not x.is_contiguous():
         return F.conv2d(x, weight, bias)
-    # a conv would copy x into another layout first, and so would matmul
+    # a conv or matmul would first copy x into another layout
     maps = _products(weight.flatten(1), x)
     return maps if bias is None else maps + bias[:, None, None]
 
 
 def channels_last(x: Tensor) -> bool:
-    """Return whether a pixel's values are adjacent in memory; ``x`` may be a slice of the channels."""
+    """Return whether the values of each pixel are adjacent in memory; ``x`` may be a slice of the channels."""
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
@@ -71,9 +71,9 @@ def add_product(out: Tensor, weight: Tensor, x: Tensor) -> None:
 
 
 def weight_gradient(given: Tensor, x: Tensor) -> Tensor:
-    """Compute the gradient ``(n, N)`` of a 1×1 conv's weights from its input ``x`` and the gradient of its output.
+    """Compute the gradient ``(n, N)`` of a 1×1 conv's weights.
 
-    ``given`` is the output's gradient ``(B, n, H, W)``.
+    ``given`` is the gradient ``(B, n, H, W)`` of the conv's output, ``x`` the conv's input ``(B, N, H, W)``.
     """
     x = x.to(given.dtype)
     with torch.autocast(given.device.type, enabled=False):

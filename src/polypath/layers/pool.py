@@ -1,4 +1,4 @@
-"""A max-pool to maps of a given size that every version of torch can export to ONNX."""
+"""A max-pool to maps of a given size. Every version of torch can export it to ONNX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polypath.core.recording import symbolic, tracing
 class AdaptiveMaxPool(nn.AdaptiveMaxPool2d):
     """An ``nn.AdaptiveMaxPool2d`` that runs as an equivalent ordinary max-pool if the map's sides divide evenly.
 
-    ONNX has an operator only for the ordinary max-pool. torch's older exporter, which traces, converts by itself.
+    ONNX has an operator only for the ordinary max-pool. torch's older exporter, which traces, converts the pool itself.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""A fixed first layer that whitens patches of the image. None of the families' papers has it.
+"""A fixed first layer that whitens patches of the image. None of the families' papers uses such a layer.
 
-The 3×3 patches x of the training images have a mean m and a covariance C = E Λ Eᵀ. The n eigenvectors with the largest
-eigenvalues are kept. Each gives two maps, the ReLU of ± λ^(-1/2) eᵀ(x - m), so that the ReLU loses nothing. Such layers
-are common in fast training on CIFAR-10 (Page 2018: 3×3 patches; Jordan 2024: 2×2 patches, both signs).
+The 3×3 patches x of the training images have a mean m and a covariance C = E Λ Eᵀ. The n eigenvectors e with the
+largest eigenvalues λ are kept. Each of them gives two maps, the ReLU of ± λ^(-1/2) eᵀ(x - m), so no information is
+lost. These layers are common in fast training on CIFAR-10 (Page 2018: 3×3 patches; Jordan 2024: 2×2 patches, both
+signs).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from polypath.layers.conv import ConvUnit
 
 SIDE = 3  # side of a patch, in pixels
 FLOOR = 1e-4  # smaller eigenvalues are raised to this share of the largest one
-ACROSS = 32  # about the most patches along each side of an image
+ACROSS = 32  # approximate maximum number of patches along each side of an image
 
 
 def most_directions(in_chans: int) -> int:
@@ -26,7 +27,7 @@ def most_directions(in_chans: int) -> int:
 
 
 def whitening_unit(in_chans: int, directions: int) -> ConvUnit:
-    """Make the layer, ``(N, in_chans, H, W)`` to ``(N, 2·directions, H, W)``; its weights are not trained."""
+    """Make the layer, which has fixed weights, from ``(N, in_chans, H, W)`` to ``(N, 2·directions, H, W)``."""
     unit = ConvUnit(in_chans, 2 * directions, SIDE, order="conv-act", bias=True)
     unit.conv.requires_grad_(False)
     return unit
@@ -41,7 +42,7 @@ def set_whitening(unit: ConvUnit, batches: Iterable[Tensor]) -> None:
     """
     mean, values, vectors = patch_spectrum(batches)
     if not values[0] > 1e-12 * (1 + mean.square().sum()):  # a smaller value is only a rounding error
-        raise ValueError("whitening: all patches of the training images are the same, so they have no directions")
+        raise ValueError("whitening: all patches of the training images are the same, so they cannot be whitened")
     directions, weight, bias = unit.conv.out_channels // 2, unit.conv.weight, unit.conv.bias
     assert bias is not None
     scale = values.clamp(min=FLOOR * float(values[0])).rsqrt()
@@ -64,7 +65,7 @@ def patch_spectrum(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
         count, total, squares = count + len(rows), total + rows.sum(0), squares + rows.T @ rows
     if not count:
-        raise ValueError(f"whitening: needs training images of at least {SIDE}x{SIDE} pixels")
+        raise ValueError(f"whitening needs training images of at least {SIDE}x{SIDE} pixels")
     mean = total / count
     covariance = squares / count - torch.outer(mean, mean)
     values, vectors = cast(tuple[Tensor, Tensor], torch.linalg.eigh(covariance))  # pyright: ignore[reportUnknownMemberType] (torch does not type it)

@@ -1,9 +1,9 @@
 """GUNN's layer in one buffer that is updated in place, by Algorithm 1 in training (Qiao et al. 2018, §3.4).
 
 The reference, :meth:`polypath.layers.gunn.layer.GunnLayer.reference`, is a literal implementation of Eq. 4. It writes
-all N channels again for each of the P segments and saves every copy for the backward pass. Here one buffer has the
-newest values. For each segment, the backward pass first restores the segment's old value, which is the layer's input,
-and then computes the gradient of its unit. So the unit's input is restored bit for bit, and no unit runs twice.
+all N channels again for each of the P segments and saves every copy for the backward pass. Here one buffer contains the
+newest values. For each segment, the backward pass first restores the segment's old value from the layer's input. Then
+it computes the gradient of the segment's unit. So each unit's input is restored bit for bit, and no unit runs twice.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def in_place(x: Tensor, units: Sequence[nn.Module], residual: bool, *, gradual: 
 def algorithm1(x: Tensor, units: Sequence[nn.Module], parameters: Sequence[Sequence[Tensor]], residual: bool) -> Tensor:
     """Run the gradual layer by Algorithm 1, with gradients for ``x`` and for each unit's ``parameters``.
 
-    It saves ``x``, the result, and the tensors that the units save, which is as much as in a simultaneous layer. A
-    second backward pass over a retained graph works.
+    This saves ``x``, the result, and the tensors that the units save. A simultaneous layer needs as much memory. A
+    second backward pass over a retained graph is possible.
 
     Raises:
         RuntimeError: in the backward pass, if a second-order gradient is requested (``create_graph=True``).
@@ -82,10 +82,10 @@ class _Algorithm1(torch.autograd.Function):
 
 
 class _Kept:
-    """The tensors that the units' graphs save for the backward pass.
+    """A store of the tensors that the units' graphs save for the backward pass.
 
-    The outer autograd node owns the saved tensors; the inner graphs have only their indices. A tensor inside the buffer
-    is not saved, but read from the restored buffer.
+    The outer autograd node owns the saved tensors; the inner graphs contain only indices. A tensor inside the buffer is
+    not saved, but read from the restored buffer.
     """
 
     def __init__(self, buffer: Tensor) -> None:

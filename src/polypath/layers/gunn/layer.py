@@ -1,10 +1,10 @@
-"""GUNN's layer (Qiao et al. 2018). It updates segments of channels one after the other, each from the newest values.
+"""GUNN's layer (Qiao et al. 2018), which updates segments of channels one after the other, each from the newest values.
 
 Eq. 3   U_c(x): the channels in c become F_c(x), all others are unchanged
 Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x),      c_1 … c_l a partition of the channels
 Eq. 5   F_c(x) = G_c(x) + x_c                      G_c is an update unit (§5.1, Figure 4)
 
-SUNN, the network before conversion, applies the same units at once: every unit reads x, not the other units' results.
+SUNN, the network before conversion to GUNN, applies the same units at once: every unit reads the layer's input x.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 class Bottleneck(nn.Module):
-    """A bottleneck (§5.1): convs 1×1 to K·n_out maps, 3×3, and 1×1 to n_out maps.
+    """A bottleneck (§5.1) of three convs: 1×1 to K·n_out maps, 3×3, and 1×1 to n_out maps.
 
     A batch-norm follows each conv, and a ReLU follows the first two batch-norms.
     """
@@ -80,7 +80,7 @@ class UpdateUnit(nn.Module):
         return z if self.parallel is None else z + self.parallel(x)
 
     def reads(self) -> Reads | None:
-        """Combine all convs that read the channels into one; None if this would skip a module that has hooks."""
+        """Combine the convs that read the unit's input into one; return None if this would skip a module with hooks."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         readers = [first.layer1] if self.parallel is None else [first.layer1, self.parallel]
@@ -92,7 +92,7 @@ class UpdateUnit(nn.Module):
         return Reads(torch.cat([conv.weight for conv in convs]), bias, [conv.out_channels for conv in convs])
 
     def rest(self, z: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Compute the unit's output from the outputs of the first conv and of the parallel one."""
+        """Compute the unit's output from the output ``z`` of the first conv and ``beside`` of the parallel conv."""
         first = self.get_submodule("unit1")
         assert isinstance(first, Bottleneck)
         z = first.layer3(first.layer2(_after_conv(first.layer1, z)))
@@ -114,13 +114,13 @@ class GunnLayer(nn.Module):
         order: ``gradual`` (GUNN, Eq. 4) or ``simultaneous`` (SUNN).
         backward: ``algorithm1`` updates one buffer in place and restores it in the backward pass (§3.4). ``reference``
             is a literal implementation of Eq. 4, which saves a copy of all channels for each segment. Both use the same
-            weights, and the attribute may be set at any time. Compiled and exported networks always run the reference,
+            weights, and ``backward`` may be set at any time. Compiled and exported networks always run the reference,
             and so do empty batches and ``torch.func``'s transforms (``vmap``, ``grad``, …).
-        unit: a function that makes another update unit from its numbers of input and output channels. The unit must not
-            write to its input. With ``algorithm1``, only its input and its own parameters may require a gradient.
+        unit: a function that makes a custom update unit from the numbers of input and output channels. The unit must
+            not write to its input. With ``algorithm1``, only its input and its own parameters may require a gradient.
 
     Raises:
-        ValueError: P does not divide N (the message has the nearest legal values); an unknown order or backward.
+        ValueError: P does not divide N (the message lists the nearest legal values); an unknown order or backward.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class GunnLayer(nn.Module):
         if symbolic(x):
             return self.reference(x, units)
         if x.shape[1] != self.channels:
-            raise ValueError(f"maps with {x.shape[1]} channels: this layer updates {self.channels}")
+            raise ValueError(f"the maps have {x.shape[1]} channels, but this layer updates {self.channels}")
         if self.backward == "reference" or recording() or _transformed() or not len(x):
             return self.reference(x, units)
         gradual = self.order == "gradual"
@@ -198,7 +198,7 @@ def check_segments(channels: int, segments: int, where: str = "") -> None:
     legal = f"the nearest legal P {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}"
     if segments >= 1:
         below = channels // segments * segments
-        legal += f"; for this P, N = {' or '.join(str(n) for n in (below, below + segments) if n)}"
+        legal += f"; with this P, N may be {' or '.join(str(n) for n in (below, below + segments) if n)}"
     raise ValueError(f"{where}segments P = {segments} do not divide N = {channels} channels: {legal}")
 
 
@@ -220,7 +220,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _mergeable(module: nn.Module) -> bool:
-    """Return whether the module's conv is a plain one, and no module whose call would be skipped has hooks."""
+    """Return whether the module and its conv have no hooks, and the conv (if there is a conv) is a plain conv."""
     conv = getattr(module, "conv", None)
     watched = [m for m in (module, conv) if m is not None]
     return (conv is None or type(conv) in PLAIN_CONVS) and not any(

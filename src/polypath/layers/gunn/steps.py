@@ -1,8 +1,9 @@
 """The steps of Algorithm 1: the update of one segment, forward and backward.
 
-A unit may have two more methods. ``reads()`` returns the 1×1 convs of its input combined into one (:class:`Reads`), or
-None; ``rest(*maps)`` computes the unit's output from the outputs of these convs. On a CPU, the combined conv runs as
-one matrix product. Its gradient is added in place to the buffer's gradient, without allocating N new maps first.
+A unit may have two more methods. ``reads()`` returns None or one conv (:class:`Reads`) that combines the 1×1 convs of
+the unit's input. ``rest(*maps)`` computes the unit's output from the outputs of these convs. On a CPU, the combined
+conv runs as one matrix product. The gradient of its input is added in place to the buffer's gradient, without
+allocating N new maps.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Gradients = Iterator[tuple[Tensor, Tensor | None]]
 
 
 class Reads(NamedTuple):
-    """Weights ``(n, N, 1, 1)`` and bias ``(n,)`` of 1×1 convs of one input, and the number of maps of each conv."""
+    """The stacked weights ``(n, N, 1, 1)`` and biases ``(n,)`` of 1×1 convs of one input, and the convs' widths."""
 
     weight: Tensor
     bias: Tensor | None
@@ -35,7 +36,7 @@ class Keeper(Protocol):
     def pack(self, tensor: Tensor) -> Any: ...
     def unpack(self, key: Any) -> Tensor: ...
     def keeping(self) -> contextlib.AbstractContextManager[Any]:
-        """Return a context in which it also saves the tensors that newly built graphs need."""
+        """Return a context in which this object also saves the tensors that newly built graphs need."""
         ...
 
 
@@ -57,7 +58,7 @@ class Maps:
         update(self.buffer[:, self.segments(index, index + 1)], change, self.residual)
 
     def restore(self, index: int) -> Tensor:
-        """Restore a segment's old value, and change the segment's gradient to that of the old value.
+        """Restore a segment's old value, and change the segment's gradient to the gradient of the old value.
 
         Returns the gradient of the output of the segment's unit.
         """
@@ -96,7 +97,7 @@ def steps_of(
 
 
 class Step:
-    """The update by a unit of any kind."""
+    """An update of a segment by a unit of any kind."""
 
     def __init__(self, unit: nn.Module, parameters: Sequence[Tensor], index: int) -> None:
         self.unit, self.parameters, self.index = unit, parameters, index
@@ -118,7 +119,7 @@ class Step:
 
 
 class ReadingStep:
-    """The update by a unit with ``reads()``: one product, whose gradient is added in place to the buffer's gradient."""
+    """An update of a segment by a unit with ``reads()``: the combined convs run as one matrix product."""
 
     def __init__(self, unit: nn.Module, parameters: Sequence[Tensor], index: int, reads: Reads) -> None:
         self.unit, self.parameters, self.index, self.reads = unit, parameters, index, reads
@@ -159,7 +160,7 @@ class ReadingStep:
 
 
 class _Graph:
-    """A unit's autograd graph from its leaves, whose values are freed, to its output."""
+    """A unit's autograd graph from its leaves, whose values are freed, to the unit's output."""
 
     def __init__(self, leaves: Sequence[Tensor], answer: Tensor) -> None:
         self.starts = [get_gradient_edge(leaf) for leaf in leaves]

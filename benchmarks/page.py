@@ -55,15 +55,16 @@ def drawable(results: Results) -> bool:
 
 HEAD = """# Speed
 
-Results of `make bench`, from `benchmarks/results/KIND/*.json`, a folder for each kind of machine (each file has
-processor, versions and revision). Times are medians over turns. In each turn, all ways that are compared run one after
-the other. MACs of a training step are three times the forward's. The *roof* of a network is the sum, over its convs and
-matrix products, of the best time found for each shape alone; a step's roof is three times the forward's. Each benchmark
-measures the roof beside its networks, and the fastest measured roof counts. Decisions based on these numbers are in
-[decisions.md](decisions.md).
+This page shows the results of `make bench`. The results are in `benchmarks/results/KIND/*.json`, in one folder for each
+kind of machine; each file states processor, versions and revision. Times are medians over turns. In each turn, all
+compared implementations run one after the other. The MACs of a training step are three times those of a forward pass.
+The *roof* (roofline) of a network is its speed if each conv and matrix product took the best time that was found for
+its shape alone. For a training step, three times the forward pass's best time is assumed. Each benchmark measures the
+roof together with its networks, and the fastest measured roof counts. [decisions.md](decisions.md) has the decisions
+that are based on these numbers.
 {figure}"""
 
-NO_GPU = """No GPU was at hand: nothing here was measured on one. `make gpu` measures on a GPU
+NO_GPU = """No GPU was available, so none of these results is from a GPU. `make gpu` runs the benchmarks on a GPU
 ([how](../CONTRIBUTING.md#on-a-gpu)).
 """
 
@@ -101,11 +102,11 @@ def _machine(kind: str, results: Results) -> Iterator[str]:
         yield f"{kind}: measured on {what}, {env['started'][:10]}."
     for name, reason in results.get("training", {}).get("precisions", {}).items():
         if reason:
-            anyway = "; training steps at batch 64 were, all the same" if f"training_{name}" in results else ""
+            anyway = "; training steps at batch 64 were measured anyway" if f"training_{name}" in results else ""
             yield f"{name}: {reason}{anyway}."
     if missing := [name for name in NEEDED if name not in results]:
         yield f"\nNot measured yet: {', '.join(missing)}."
-        yield "`make bench` measures them and `make docs` writes them here."
+        yield "`make bench` measures them, and `make docs` writes the results to this page."
     yield ""
 
 
@@ -131,19 +132,19 @@ def _line(what: str, value: float, aim: float, *, most: bool = False, form: str 
 
 def _gunn(gunn: dict[str, Any]) -> Iterator[Promise]:
     for what, key, aim in (("inference", "inference_factor", 2.5), ("training step", "training_factor", 2.0)):
-        said = f"GUNN-15 {what}, batch 64: times the concatenating version"
+        said = f"GUNN-15 {what}, batch 64: speed relative to the concatenating version"
         if (as_written := gunn.get(f"{key}_as_written")) is not None:
             yield _line(f"{said} as written", as_written, aim)
-        yield _line(f"{said} in its better layout; the roof is {gunn[f'{key}_of_roof']:.2f} times", gunn[key], aim)
-    yield _line("GUNN-15 held for the backward: times SUNN-15", gunn["held_over_sunn"], 1.1, most=True)
+        yield _line(f"{said} in its better layout (roof {gunn[f'{key}_of_roof']:.2f})", gunn[key], aim)
+    yield _line("GUNN-15, memory for the backward pass: relative to SUNN-15", gunn["held_over_sunn"], 1.1, most=True)
     if process := gunn["process_peak_bytes"]:
         ratio = process["gunn15"] / process["sunn15"]
-        yield _line("GUNN-15 training process: times SUNN-15's", ratio, 1.1, most=True)
+        yield _line("GUNN-15, peak memory of a training process: relative to SUNN-15", ratio, 1.1, most=True)
 
 
 def _steps(training: dict[str, Any]) -> Iterator[Promise]:
     for row in _rows(training["ratios"], batch=64):
-        what = f"training step of {row['model']}, batch 64, {row['precision']}: MACs/s over those of {row['rival']}"
+        what = f"training step of {row['model']}, batch 64, {row['precision']}: MACs/s relative to {row['rival']}"
         yield _line(what, row["ratio"], 0.4 if row["model"].startswith("gunn") else 0.8)
     for row in _rows(training["rows"], model="crescendonet_128", batch=64):
         what = f"crescendonet_128 training step, batch 64, {row['precision']}: share of the roof"
@@ -158,29 +159,31 @@ def _answers(inference: dict[str, Any]) -> Iterator[Promise]:
         if batch == 64 and model in ("crescendonet_128", "fractalnet20"):
             yield _line(f"{where}: share of the roof", best["of_roof"], 0.8)
         aim = 4.0 if (model, batch) == ("dfn_mr56", 1) else 1.0
-        yield _line(f"{where}: times the better eager form", best["over_eager"], aim)
+        yield _line(f"{where}: speed relative to the better eager form", best["over_eager"], aim)
 
 
 def _choices(choices: dict[str, Any]) -> Iterator[Promise]:
     intercept = abs(choices["intercept_share"])
-    yield _line("step time by alive MACs, 50 choices: intercept of a step", intercept, 0.1, most=True, form=".3f")
-    yield _line("step time by alive MACs, 50 choices: R²", choices["r_squared"], 0.95, form=".3f")
+    yield _line("step times fitted by alive MACs: intercept, share of a step", intercept, 0.1, most=True, form=".3f")
+    yield _line("step times fitted by alive MACs, 50 choices: R²", choices["r_squared"], 0.95, form=".3f")
 
 
 def _scaling(scaling: dict[str, Any]) -> Iterator[Promise]:
     for key, what in (
         ("inference_ms_per_image", "inference time"), ("training_ms_per_image", "training time"),
-        ("held_mib_per_image", "memory held for the backward"),
+        ("held_mib_per_image", "memory kept for the backward pass"),
     ):  # fmt: skip
         value = scaling["largest_over_smallest"][key]
-        yield _line(f"{what} an image, batch 64 to 512: largest over smallest", value, 1.15, most=True)
+        yield _line(f"{what} per image, batch 64 to 512: largest relative to smallest", value, 1.15, most=True)
     if "processes" in scaling:
-        yield _line("two processes (gloo), a core each: times one's rate", scaling["processes"]["factor"], 1.6)
+        yield _line("two processes (gloo), one core each: relative to one", scaling["processes"]["factor"], 1.6)
 
 
 def _feeding(feeding: dict[str, Any]) -> Iterator[Promise]:
     row = min(feeding["rows"], key=lambda r: r["loader_over_training"])
-    yield _line(f"loader alone: times the training rate ({row['model']})", row["loader_over_training"], 5.0, form=".1f")
+    yield _line(
+        f"loader alone: images/s relative to training ({row['model']})", row["loader_over_training"], 5.0, form=".1f"
+    )
 
 
 def _gates(gates: dict[str, Any]) -> Iterator[Promise]:
@@ -189,7 +192,7 @@ def _gates(gates: dict[str, Any]) -> Iterator[Promise]:
 
 
 def _startup(startup: dict[str, Any]) -> Iterator[Promise]:
-    yield _line("`import polypath`, with networks: times `import torch`", startup["import_ratio"], 1.3, most=True)
+    yield _line("`import polypath`, with networks: relative to `import torch`", startup["import_ratio"], 1.3, most=True)
 
 
 PROMISED: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {
@@ -221,7 +224,7 @@ def _cells(measured: tuple[str, bool] | None) -> str:
 
 def _training(results: Results) -> Iterator[str]:
     yield "## Training steps\n"
-    yield "| network | batch | precision | s (fastest to slowest) | images/s | GMACs/s | of the roof | held, MiB |"
+    yield "| network | batch | precision | s (fastest to slowest) | images/s | GMACs/s | of roof | activations, MiB |"
     yield "|---|---|---|---|---|---|---|---|"
     seen = set()
     for r in [*results["training"]["rows"], *results.get("training_bf16", {}).get("rows", [])]:
@@ -233,8 +236,8 @@ def _training(results: Results) -> Iterator[str]:
 
 def _inference(results: Results) -> Iterator[str]:
     yield "## Inference\n"
-    yield "The last column is against the better of the two eager forms.\n"
-    yield "| network | batch | precision | way | s (fastest to slowest) | images/s | GMACs/s | of the roof | × eager |"
+    yield "The last column is the speed relative to the better of the two eager forms.\n"
+    yield "| network | batch | precision | form | s (fastest to slowest) | images/s | GMACs/s | of roof | × eager |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for r in results["inference"]["rows"]:
         where = f"{r['model']} | {r['batch']} | {r['precision']} | {r['way']}"
@@ -244,7 +247,7 @@ def _inference(results: Results) -> Iterator[str]:
 
 def _roof(results: Results) -> Iterator[str]:
     yield f"## The roof, batch {results['roof']['batch_size']}\n"
-    yield "| network | precision | GMACs an image | shapes | GMACs/s |\n|---|---|---|---|---|"
+    yield "| network | precision | GMACs per image | shapes | GMACs/s |\n|---|---|---|---|---|"
     for r in results["roof"]["rows"]:
         size = f"{r['macs'] / 1e9:.3f} | {r['shapes']} | {r['gmacs_per_s']:.1f}"
         yield f"| {r['model']} | {r['precision']} | {size} |"
@@ -252,7 +255,7 @@ def _roof(results: Results) -> Iterator[str]:
 
 def _switches(results: Results) -> Iterator[str]:
     yield "\n## Effect of each rewrite\n"
-    yield "Inference against eager in channels-last; `summed` is what `polypath.fuse` does.\n"
+    yield "Speed of inference relative to eager PyTorch in channels-last; `polypath.fuse` makes the form `summed`.\n"
     yield "| network | batch | folded | packed | summed | all |\n|---|---|---|---|---|---|"
     rows = results["switches"]["rows"]
     for model, batch in dict.fromkeys((r["model"], r["batch"]) for r in rows):
@@ -266,13 +269,13 @@ def _gunn_speed(results: Results) -> Iterator[str]:
     env, rows = measured["environment"], measured["rows"]
     machine = f"{env.get('device_name') or env['device']}, {env['threads']} thread{'s' if env['threads'] != 1 else ''}"
     yield "\n## GUNN beside ResNeXt and DenseNet\n"
-    yield '"The resulted models run at the speed between ResNeXt and DenseNet" (GUNN, §4.3): networks of its Table 3,'
-    yield f"seconds an image, float32, {machine}.\n"
+    yield 'The paper says: "The resulted models run at the speed between ResNeXt and DenseNet" (GUNN, §4.3). The table'
+    yield f"gives seconds per image of the networks in the paper's Table 3, in float32, on {machine}.\n"
     yield "| network | parameters | inference | training step |\n|---|---|---|---|"
     for r in rows:
         yield f"| {r['model']} | {r['params']:,} | {r['inference_s']:.4f} | {r['training_s']:.4f} |"
     told = (
-        f"in {name} it {_between(rows, what)}"
+        f"in {name} the claim {_between(rows, what)}"
         for name, what in (("inference", "inference_s"), ("training", "training_s"))
     )
     yield f"\nOn this machine, {' and '.join(told)}.\n"

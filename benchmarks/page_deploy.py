@@ -7,16 +7,19 @@ from typing import Any
 
 Results = dict[str, dict[str, Any]]
 
-ANYTIME = """`python -m benchmarks anytime`: one image at a time. In time: answers within the budget. Right: answers by
-the most accurate path whose 99th percentile fitted; to find it, each path runs alone between the requests (at the
-largest budget, it is the whole network). Overhead: the median of the predictor's time minus that of the runtime's call,
-the largest over the paths.
+ANYTIME = """These are the results of `python -m benchmarks anytime`, which classifies one image at a time. *In time* is
+the share of requests that were answered within the budget. *Right* is the share of requests for which the predictor
+used the right path: the most accurate path whose 99th percentile fits the budget. To find the right path, each path
+also runs alone between the requests. (At the largest budget, the right path is the whole network.) The *overhead* is
+the median time of the predictor minus the median time of the runtime's call; the largest overhead of all paths is
+given.
 """
 
-STEPS = """`python -m benchmarks dynamic_steps`: the share of time that skipped loops save over the share of MACs,
-compared with the same runtime with all gates open (aim: {limit}), and networks without gates.
+STEPS = """These are the results of `python -m benchmarks dynamic_steps`. The last column is the share of time that
+skipped loops save, divided by the share of MACs that they save (aim: {limit}). Both shares are relative to the same
+runtime with all gates open. Networks without gates are given for comparison.
 
-| batch | network | error, % | MMACs an image | ms an image | saved time over saved MACs |
+| batch | network | error, % | MMACs per image | ms per image | saved time / saved MACs |
 |---|---|---|---|---|---|"""
 
 

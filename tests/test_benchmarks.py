@@ -188,9 +188,9 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
     holds = {what: holds for what, _, _, holds in page.promises(results)}
     assert sum(holds.values()) == 10
     assert [what for what, held in holds.items() if not held] == [
-        "GUNN-15 training step, batch 64: times the concatenating version in its better layout; the roof is 1.80 times",
-        "training step of dfn_il56, batch 64, float32: MACs/s over those of a ResNet",
-        "dfn_mr56 inference, batch 1, float32, fused: times the better eager form",
+        "GUNN-15 training step, batch 64: speed relative to the concatenating version in its better layout (roof 1.80)",
+        "training step of dfn_il56, batch 64, float32: MACs/s relative to a ResNet",
+        "dfn_mr56 inference, batch 1, float32, fused: speed relative to the better eager form",
     ]
     text = page.page({"avx2": results})
     assert "bf16: not measured: why." in text
@@ -203,9 +203,9 @@ def test_the_page_says_what_holds_what_does_not_and_what_has_not_run():
         "ratios": [row | {"precision": "bf16"} for row in results["training"]["ratios"]],
     }
     found = {what: measured for what, _, measured, _ in page.promises(results)}
-    for what in [what for what in found if "float32: MACs/s over" in what]:
+    for what in [what for what in found if "float32: MACs/s relative" in what]:
         assert found[what.replace("float32", "bf16")] == found[what]
-    assert "bf16: not measured: why; training steps at batch 64 were, all the same." in page.page({"avx2": results})
+    assert "bf16: not measured: why; training steps at batch 64 were measured anyway." in page.page({"avx2": results})
     del results["roof"]
     assert "(images/speed.svg)" not in page.page({"avx2": results})
 
@@ -233,10 +233,10 @@ def test_the_page_judges_gunns_speed_beside_resnext_and_densenet():
     ]
     environment = {"device": "cpu", "device_name": "a processor", "threads": 1}
     results = {"gunn_speed": {"environment": environment, "rows": rows}, **made_up()}
-    assert "in inference it **holds** and in training it **holds**" in page.page({"avx2": results})
+    assert "in inference the claim **holds** and in training the claim **holds**" in page.page({"avx2": results})
     rows[0]["training_s"] = 1.0
     text = page.page({"avx2": results})
-    assert "in inference it **holds** and in training it **does not hold**" in text
+    assert "in inference the claim **holds** and in training the claim **does not hold**" in text
     assert "| GUNN-24 | 1,000,000 | 0.2000 | 1.0000 |" in text
     assert "a processor, 1 thread." in text
 

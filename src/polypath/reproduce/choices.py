@@ -133,7 +133,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             "dfn_mr-imagenet",
         ),
         Choice(
-            "stride of a bottleneck", "on the 3×3 (the released code)", "He et al. 2016", "on the first 1×1",
+            "stride of a bottleneck", "on the 3×3 conv (the released code)", "He et al. 2016", "on the first 1×1 conv",
             {"model.stride_at": "1x1"}, "fusenet_resnet101-imagenet",
         ),
         Choice(
@@ -143,7 +143,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     ),
     "gunn": (
         Choice(
-            "Nesterov momentum", "on (the released code)", TEXT, "does not mention it, so off",
+            "Nesterov momentum", "on (the released code)", TEXT, "off, because it is not mentioned",
             {"optim.nesterov": False}, "gunn15-cifar10",
         ),
         Choice(
@@ -202,7 +202,8 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
             {"model.shortcut": "projection"}, "dr_resnet74-cifar10",
         ),
         Choice(
-            "stride of a bottleneck", "on the first 1×1, to get the printed GFLOPs", "later ResNets", "on the 3×3",
+            "stride of a bottleneck", "on the first 1×1 conv, to get the printed GFLOPs", "later ResNets",
+            "on the 3×3 conv",
             {"model.stride_at": "3x3"}, "dr_resnet53-imagenet",
         ),
         Choice(
@@ -276,7 +277,7 @@ def _assumed(paper: str) -> Iterator[str]:
     yield from (
         "## Assumed in recipes",
         "",
-        f"These fields of the {len(recipes)} recipes are not stated in the paper.",
+        f"These fields of the {len(recipes)} recipes are not stated in the paper. A value after a colon is ours.",
         "",
     )
     yield from ("| field | why | recipes |", "|---|---|---|")

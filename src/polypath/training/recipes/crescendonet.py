@@ -18,16 +18,16 @@ from polypath.training.recipes.common import DATA, Entry, derive, model_of
 from polypath.training.schedules import ScheduleConfig
 
 DATASETS = ("cifar10", "cifar10+", "cifar100", "cifar100+", "svhn")
-TUTORIAL = "TensorFlow's CIFAR-10 tutorial, whose linear layers (384, 192, std 0.04) these are"
+TUTORIAL = "as in TensorFlow's CIFAR-10 tutorial, which has the same linear layers (384, 192, std 0.04)"
 
 ASSUMED = {
-    "batch_size": "128 is stated for each training replica, the number of replicas is not: one",
-    "data.normalise": '"dividing the variance of the pixels" may be of a channel, a pixel or an image: of a channel',
-    "model.dropout": "dropout is used, at a rate and place not stated: 0.2 of each unit's output, FractalNet's mean",
-    "model.final_map": "pools after the last block are not stated: the size that gives the printed parameters",
-    "objective.rate": "the rate used is not stated: the paper's example, 0.3",
-    "model.bias": "not stated; between conv and ReLU the norm's shift is none, and the printed sizes fit both: none",
-    "optim.decay": "the fully connected layers' weights, the softmax layer's among them; the tutorial's has none",
+    "batch_size": "the paper states 128 for each training replica, but not the number of replicas: one",
+    "data.normalise": '"dividing the variance of the pixels" may refer to a channel, a pixel or an image: a channel',
+    "model.dropout": "rate and place of dropout are not stated: 0.2 on each unit's output, FractalNet's mean rate",
+    "model.final_map": "pools after the last block are not stated: maps of the size that gives the printed parameters",
+    "objective.rate": "the rate is not stated: 0.3, as in the paper's example",
+    "model.bias": "not stated; the norm is after the ReLU, so it replaces no bias; the printed sizes fit both: none",
+    "optim.decay": "the weights of the fully connected layers, including the softmax layer (not so in the tutorial)",
     "optim.weight_decay": f"the coefficient of L2 on linear layers is not stated: 0.004, {TUTORIAL}",
 }
 
@@ -53,10 +53,10 @@ _SVHN = {
     "checkpoint_every": 1,
 }
 _PATH_WISE = {
-    "schedule": "no schedule is given for the longer run: Adam's constant rate, as in whole-net training",
-    "objective.phase_epochs": "how long a branch learns before the next one is not stated: one epoch",
-    "objective.backward": 'frozen layers "only provide learned features": gradient flows through them (exact)',
-    "objective.rate": "drop-path applies in path-wise training; its rate is not stated: the paper's example, 0.3",
+    "schedule": "no schedule is stated for the longer run: Adam's constant rate, as in whole-network training",
+    "objective.phase_epochs": "the length of a phase, in which one branch learns, is not stated: one epoch",
+    "objective.backward": 'frozen layers "only provide learned features": the gradient flows through them (exact)',
+    "objective.rate": "the rate of drop-path in path-wise training is not stated: 0.3, as in the paper's example",
 }
 
 
@@ -68,7 +68,7 @@ def entries() -> Iterator[Entry]:
             _with(_adam("cifar10"), "crescendonet_512", "cifar10"),
             "crescendonet_512-cifar10-adam-figure3",
             {"epochs": 450, "trace_test": True},
-            {"model": "the widths of this run are not stated: Table II's", "data.augment": "not stated: none"},
+            {"model": "the widths of this run are not stated: as in Table II", "data.augment": "not stated: none"},
         ),
         "Fig. 3: errors of subnets along 450 epochs",
     )

@@ -35,21 +35,21 @@ _BASE = Recipe(
     batch_size=64,
     checkpoint_every=5,
     assumed={
-        "optim.decay": "on which parameters is not stated: on all",
-        "model.init": '"initialized as in" He et al. 2015, where fan-in and fan-out both serve: fan-in, '
-        "its Eq. 10 and the released code",
+        "optim.decay": "the paper does not state which parameters are decayed: all",
+        "model.init": '"initialized as in" He et al. 2015, which allows fan-in and fan-out: fan-in, '
+        "as in its Eq. 10 and in the released code",
         "model.norm_eps": "not stated: PyTorch's 1e-5; the released code has 2e-5",
-        "model.norm_momentum": "not stated: 0.1, the 0.9 that one revision of the released code keeps; another keeps "
-        "0.99, which is 0.01 here",
-        "parallel.batch_norm": "the paper's 64 images lay on two GPUs, each with statistics of its own 32; "
-        "here of the whole batch (parallel.batch_norm ghost rebuilds theirs)",
+        "model.norm_momentum": "not stated: 0.1, which is 0.9 in MXNet, as in one revision of the released code; "
+        "another revision has 0.99, which is 0.01 here",
+        "parallel.batch_norm": "the paper split 64 images over two GPUs, each with the statistics of its 32; "
+        "here, the statistics are those of the whole batch (as in the paper: parallel.batch_norm ghost)",
     },
 )
 _SVHN = {
     "data.augment": "not stated: none",
     "data.normalise": "not stated: as on CIFAR, channel means and standard deviations",
-    "data.validation": "the use of the 400 images a class held out of the training set is not stated: to choose by",
-    "data.validation_extra": "the same for 200 images a class of the extra set",
+    "data.validation": "the paper holds out 400 training images per class and does not state their use: for choices",
+    "data.validation_extra": "the same for 200 images per class of the extra set",
 }
 
 
@@ -129,11 +129,11 @@ def _imagenet() -> Iterator[Entry]:
             "checkpoint_steps": 2000,
         },
         {
-            "optim.nesterov": '"we follow [8] and use SGD", Nesterov not mentioned: off',
+            "optim.nesterov": '"we follow [8] and use SGD"; Nesterov momentum is not mentioned: off',
             "data.augment": '"the same data augmentation as in [8]" (ResNet): shorter side from 256 to 480, mirroring, '
-            "AlexNet's lighting; the released code adds changes of aspect, hue, saturation and lightness",
-            "parallel.batch_norm": "the paper's batches lay on 8 GPUs, each with statistics of its own 32 images; "
-            "here of the whole batch",
+            "AlexNet's lighting; the released code also changes aspect ratio, hue, saturation and lightness",
+            "parallel.batch_norm": "the paper split batches over 8 GPUs, each with the statistics of its 32 images; "
+            "here, the statistics are those of the whole batch",
         },
     )
     for model, row in (("fusenet_resnet101_imagenet", "ResNet-101"), ("dfn_mr_imagenet", "DFN-MR (2, 2, 8, 2)")):
@@ -142,9 +142,9 @@ def _imagenet() -> Iterator[Entry]:
     slower = {"schedule": ScheduleConfig(kind="step", every_epochs=10, factors=(0.5,))}
     notes = {
         "epochs": "the number of epochs is not stated: 100, as in Table 6",
-        "data.augment": "not stated for these nets: as in Table 6, ResNet's",
-        "parallel.batch_norm": "the paper's batches lay on 4 GPUs, each with statistics of its own 64 images; "
-        "here of the whole batch",
+        "data.augment": "not stated for these networks: ResNet's augmentation, as in Table 6",
+        "parallel.batch_norm": "the paper split batches over 4 GPUs, each with the statistics of its 64 images; "
+        "here, the statistics are those of the whole batch",
     }
     for model, row in (
         ("fusenet_resnet50_imagenet", "ResNet-50"),

@@ -21,10 +21,10 @@ from polypath.training.recipes.common import DATA, Entry, derive, model_of
 from polypath.training.schedules import ScheduleConfig
 
 GATES = {
-    "objective.weight": "λ of the target-rate loss is not stated: {}, ConvNet-AIG's on {}",
-    "objective.over": "not stated: among the samples that reach the gate; only so does 0.7 give 11.921 expected loops",
-    "model.gates": "which blocks have gates is not stated: the recursive ones",
-    "model.first_loop": "not stated: a gate stands before every loop",
+    "objective.weight": "λ of the target-rate loss is not stated: {}, as in ConvNet-AIG on {}",
+    "objective.over": "not stated: among the samples that reach the gate, as only then 0.7 gives 11.921 expected loops",
+    "model.gates": "the paper does not state which blocks have gates: the recursive ones",
+    "model.first_loop": "not stated: a gate is before every loop",
 }
 
 _CIFAR = Recipe(
@@ -38,12 +38,12 @@ _CIFAR = Recipe(
     batch_size=256,
     checkpoint_every=5,
     assumed={
-        "optim.nesterov": '"a similar training scheme as" ResNet\'s, Nesterov not mentioned: off',
-        "optim.decay": "on which parameters is not stated: on all",
+        "optim.nesterov": '"a similar training scheme as" ResNet\'s; Nesterov momentum is not mentioned: off',
+        "optim.decay": "the paper does not state which parameters are decayed: all",
         "data.normalise": "not stated: channel means and standard deviations",
-        "model.init": "not stated: He et al. 2015 by fan-out, the same for the nets beside it",
-        "model.shortcut": "not stated: without parameters, which fits the printed sizes",
-        "model.gate_open": "stated for ImageNet alone: 85% there and here",
+        "model.init": "not stated: He et al. 2015 by fan-out, also for the networks in comparisons",
+        "model.shortcut": "not stated: shortcuts without parameters, which fit the printed sizes",
+        "model.gate_open": "stated for ImageNet only: 85%, as on ImageNet",
         **{field: reason.format(2, "CIFAR") for field, reason in GATES.items()},
     },
 )
@@ -61,7 +61,7 @@ _IMAGENET = derive(
     },
     {
         "batch_size": "not stated for ImageNet: 256, as on CIFAR and for ResNets",
-        "data.resize": '"rescaled to 256 × 256" does not keep the aspect ratio; nothing says that it should',
+        "data.resize": '"rescaled to 256 × 256" is taken literally, so the aspect ratio is not kept',
         "data.normalise": "not stated: channel means and standard deviations",
         "objective.weight": GATES["objective.weight"].format(1, "ImageNet"),
         "model.shortcut": None,
@@ -75,7 +75,7 @@ TARGETS = {
     "dr_resnet44": (0.7,),
     "dr_resnet35": (0.8,),
 }
-ALL_GATED = "ConvNet-AIG: gates on all blocks"
+ALL_GATED = "gates on all blocks, as in ConvNet-AIG"
 NOT_PRINTED = "the baseline's target rate is not printed: {}"
 
 
@@ -91,7 +91,7 @@ def _cifar() -> Iterator[Entry]:
         model = f"dr_resnet{depth}_cifar"
         yield Entry(_gated(_CIFAR, model, f"dr_resnet{depth}-cifar10"), f"Table 1, DR-Res {depth} (l = {loops})")
     aig = _gated(_CIFAR, "aig_resnet110_cifar", "aig_resnet110-cifar10")
-    notes = {"model.gates": ALL_GATED, "objective.target": NOT_PRINTED.format("0.7, as the others'")}
+    notes = {"model.gates": ALL_GATED, "objective.target": NOT_PRINTED.format("0.7, as for the other networks")}
     yield Entry(derive(aig, aig.name, assumed=notes), "Table 1, AIG-ResNet 110")
     for depth in (110, 56, 20):
         yield Entry(_plain(_CIFAR, f"resnet{depth}_cifar", f"resnet{depth}-cifar10-drnn"), f"Table 1, ResNet-{depth}")
@@ -106,7 +106,7 @@ def _resnets() -> Iterator[Entry]:
             yield Entry(recipe, f"Table 2, t = {target}")
     for depth, target in ((50, 0.8), (101, 0.7)):
         aig = _gated(_IMAGENET, f"aig_resnet{depth}_imagenet", f"aig_resnet{depth}-imagenet", target)
-        notes = {"model.gates": ALL_GATED, "objective.target": NOT_PRINTED.format(f"{target}, its counterparts'")}
+        notes = {"model.gates": ALL_GATED, "objective.target": NOT_PRINTED.format(f"{target}, as for its counterparts")}
         yield Entry(derive(aig, aig.name, assumed=notes), f"Table 2, AIG-ResNet-{depth}")
         plain = _plain(_IMAGENET, f"fusenet_resnet{depth}_imagenet", f"fusenet_resnet{depth}-imagenet-drnn")
         v1 = derive(plain, plain.name, {"model.stride_at": "1x1"})
@@ -120,7 +120,7 @@ def _recursion() -> Iterator[Entry]:
     )
     shared = _plain(_IMAGENET, "r_resnet53_imagenet", "r_resnet53-imagenet")
     slower = derive(
-        shared, shared.name, {"optim.lr": 0.01}, {"optim.weight_decay": "not stated for this run: as the others'"}
+        shared, shared.name, {"optim.lr": 0.01}, {"optim.weight_decay": "not stated for this run: as in the other runs"}
     )
     yield Entry(slower, "Table 3 and Figure 6, naive recursion (the paper: it fails)")
     lvbn = _plain(_IMAGENET, "r_resnet53_lvbn_imagenet", "r_resnet53_lvbn-imagenet")

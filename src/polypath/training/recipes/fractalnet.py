@@ -19,7 +19,7 @@ from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import DATA, Entry, derive, model_of
 from polypath.training.schedules import ScheduleConfig
 
-QUOTED = "not legible in the text at hand; public transcriptions of the paper give"
+QUOTED = "not legible in our copy of the paper; public transcriptions of the paper give"
 DROPOUT = (0.0, 0.1, 0.2, 0.3, 0.4)
 CIFAR = ("cifar10", "cifar10+", "cifar10++", "cifar100", "cifar100+", "cifar100++")
 
@@ -29,20 +29,20 @@ ASSUMED = {
     "optim.nesterov": "not mentioned: off",
     "optim.weight_decay": "not mentioned: none",
     "schedule.factors": f"{QUOTED} 10",
-    "schedule.drops": "how often is not legible: four times (epochs 200, 300, 350, 375), as a public re-implementation",
+    "schedule.drops": "their number is not legible: four (epochs 200, 300, 350, 375), as in a public re-implementation",
     "epochs": f"{QUOTED} 400 on CIFAR, 20 on SVHN",
     "batch_size": f"{QUOTED} 100",
     "objective.rate": f"{QUOTED} 0.15",
-    "objective.share": "the mixture's share is not legible: half and half, as public re-implementations",
+    "objective.share": "the share of each mode is not legible: half and half, as in public re-implementations",
     "model.dropout": f"{QUOTED} 0, 0.1, 0.2, 0.3, 0.4 for the five blocks",
-    "model.dropout_kind": "the text does not say what is dropped: single elements, as the authors' generator",
+    "model.dropout_kind": "the text does not say what is dropped: single elements, as in the authors' generator",
     "model.filters": f"{QUOTED} (64, 128, 256, 512, 512)",
     "model.columns": f"{QUOTED} 3 columns (20 layers)",
-    "model.init": "Xavier as in Caffe, fan-in: the paper is implemented in it; Glorot's own is model.init xavier",
-    "model.bias": "not stated: convs without; those of the authors' generator have biases",
-    "model.affine": "not stated: batch-norm with scale and shift; the authors' generator has neither",
-    "optim.bias_lr": "not stated: the rate of the weights; the authors' generator has 2, and optim.bias_decay 0",
-    "model.transitions": "growth in each column's first conv gives 33.7M parameters, 38.6M are printed; see the card",
+    "model.init": "Xavier as in Caffe, by fan-in, because the paper's code uses Caffe; Glorot's own: model.init xavier",
+    "model.bias": "not stated: no biases; in the authors' generator, convs have biases",
+    "model.affine": "not stated: batch-norm with scale and shift; in the authors' generator, it has neither",
+    "optim.bias_lr": "not stated: the rate of the weights; the authors' generator has twice this rate and no decay",
+    "model.transitions": "growth in each column's first conv gives 33.7M parameters, not the printed 38.6M (see card)",
 }
 
 _BASE = Recipe(
@@ -75,7 +75,7 @@ def _on(dataset: str, model: str = "fractalnet20", **arguments) -> Recipe:
         notes["data.augment.pad"] = f"{QUOTED} offsets of up to 4 pixels"
     if dataset == "svhn":
         changes |= {"epochs": 20, "checkpoint_every": 1}
-        notes |= {"epochs": ASSUMED["epochs"], "data.augment": "described for CIFAR alone: none on SVHN"}
+        notes |= {"epochs": ASSUMED["epochs"], "data.augment": "described for CIFAR only: none on SVHN"}
     return derive(_BASE, f"fractalnet-{dataset}", changes, notes)
 
 
@@ -96,7 +96,7 @@ def _table_1(dataset: str) -> Iterator[Entry]:
         assumed={
             "model.columns": None,
             "model.transitions": None,
-            "model": "the parameter reduction borrowed from SqueezeNet is not described: plain C = 4, 76M parameters",
+            "model": "the parameter reduction as in SqueezeNet is not described: C = 4 without it, 76M parameters",
         },
     )
     yield Entry(deeper, "Table 1, the 40-layer row")
@@ -112,13 +112,13 @@ def _table_1(dataset: str) -> Iterator[Entry]:
             f"{name}-tied",
             {"objective": TiedColumns(rate=0.15), "optim.bias_lr": 2.0, "optim.bias_decay": 0.0},
             {
-                "optim.bias_lr": "the authors' generator: biases learn at twice the rate",
-                "optim.bias_decay": "the authors' generator: biases do not decay",
+                "optim.bias_lr": "as in the authors' generator: biases learn at twice the rate",
+                "optim.bias_decay": "as in the authors' generator: biases do not decay",
                 "objective.rate": ASSUMED["objective.rate"],
-                "objective.columns": "the text gives no weights: 1 and 1/C a column, the authors' generator",
-                "model.own_norms": "the authors' generator: batch-norm of each column's own in the tied passes",
-                "model.bias": "the authors' generator: convs with bias",
-                "model.affine": "the authors' generator: batch-norm without scale and shift",
+                "objective.columns": "no weights are stated: 1, and 1/C for each column, as in the authors' generator",
+                "model.own_norms": "as in the authors' generator: separate norms for each column in the tied passes",
+                "model.bias": "as in the authors' generator: convs with biases",
+                "model.affine": "as in the authors' generator: batch-norm without scale and shift",
             },
         )
         yield Entry(tied, "§3.1: a local sample and all columns on each mini-batch, by weight sharing")
@@ -131,10 +131,10 @@ def _ultra_deep() -> Iterator[Entry]:
         depth = 5 * 2 ** (columns - 1)
         model = f"fractalnet_ultra_{depth}"
         notes = {
-            "batch_size": f"{QUOTED} 50 for these nets",
+            "batch_size": f"{QUOTED} 50 for these networks",
             "model.filters": f"{QUOTED} (16, 32, 64, 128, 128)",
-            "model.dropout": f'{ASSUMED["model.dropout"]}; "for experiments using dropout", and which these are is not '
-            "said: here all, plain nets as well",
+            "model.dropout": f"{ASSUMED['model.dropout']}; the paper does not say which experiments "
+            "use dropout: all, also those with plain nets",
             "model.columns": None,
             "model.transitions": None,
         }
@@ -163,7 +163,7 @@ def _imagenet() -> Recipe:
         "epochs": f"{QUOTED} 70",
         "batch_size": f"{QUOTED} 32",
         "model.filters": f"{QUOTED} (128, 256, 512, 1024)",
-        "model.columns": "2^(C−1) layers a block and 34 in all: 4 columns",
+        "model.columns": "2^(C−1) layers per block and 34 in all: 4 columns",
         "model.dropout": "dropout is not mentioned for ImageNet: none",
         "model.dropout_kind": None,
         "model.transitions": None,

@@ -29,7 +29,10 @@ IMAGENET = {
     "wide_gunn18_imagenet": "Tables 2, 4",
     "sunn18_imagenet": "Table 4, simultaneous updates",
 }
-BATCH_NORM = "the paper's batches lay on {}, each with statistics of its own {} images; here of the whole batch"
+BATCH_NORM = (
+    "the paper split batches over {}, each with the statistics of its {} images; "
+    "here, the statistics are those of the whole batch"
+)
 
 _BASE = Recipe(
     name="gunn",
@@ -41,10 +44,10 @@ _BASE = Recipe(
     batch_size=64,
     checkpoint_every=5,
     assumed={
-        "optim.nesterov": "not mentioned: on, the authors' released code",
-        "optim.decay": "on which parameters is not stated: on all, the authors' released code",
-        "data.augment": 'details of "mirroring and shifting" are not stated: pad 4 and crop, mirror half of the images',
-        "model.init": "n of N(0, sqrt(2/n)) is not defined: fan-out, the authors' released code",
+        "optim.nesterov": "not mentioned: on, as in the authors' released code",
+        "optim.decay": "the paper does not state which parameters are decayed: all, as in the released code",
+        "data.augment": 'details of "mirroring and shifting" are not stated: pad by 4, crop, mirror half of the images',
+        "model.init": "n of N(0, sqrt(2/n)) is not defined: fan-out, as in the authors' released code",
         "parallel.batch_norm": BATCH_NORM.format("4 GPUs", 16) + " (parallel.batch_norm ghost)",
     },
 )
@@ -68,9 +71,9 @@ def _snapshots(classes: str, dataset: str) -> Entry:
         "schedule": ScheduleConfig(kind="cyclic-cosine", cycles=6),
     }
     notes = _kept("data.augment") | {
-        "schedule": "the cycles are not restated: six equal cosines, a snapshot each (Huang et al. 2017)",
-        "epochs": "not restated for the ensemble: the 300 of a single model",
-        "optim.lr": "the cycles' highest rate is not restated: that of a single model",
+        "schedule": "the paper does not describe the cycles: six equal cosines, one snapshot each (Huang et al. 2017)",
+        "epochs": "not stated for the ensemble: 300, as for a single model",
+        "optim.lr": "the highest rate of the cycles is not stated: as for a single model",
     }
     return Entry(
         derive(_BASE, f"gunn24-{classes}-snapshots", changes, notes), "Table 3, GUNN-24 Ensemble (six snapshots)"
@@ -88,12 +91,12 @@ def _imagenet(model: str) -> Recipe:
         "checkpoint_steps": 2000,
     }
     notes = {
-        "schedule": '"following the schedule in DenseNet", not restated: the authors\' released code',
-        "epochs": "not stated: 120, the authors' released command",
-        "optim.weight_decay": "not restated for ImageNet: as on CIFAR",
-        "optim.momentum": "not restated for ImageNet: as on CIFAR",
-        "data.augment": 'that of "the state-of-the-art architectures", which differ: scale and aspect-ratio crops, '
-        "jitter 0.4, lighting 0.1 and mirroring, the authors' released code",
+        "schedule": '"following the schedule in DenseNet", without details: as in the authors\' released code',
+        "epochs": "not stated: 120, as in the authors' released command",
+        "optim.weight_decay": "not stated for ImageNet: as on CIFAR",
+        "optim.momentum": "not stated for ImageNet: as on CIFAR",
+        "data.augment": 'as in "the state-of-the-art architectures", which differ: scale and aspect-ratio crops, '
+        "jitter 0.4, lighting 0.1 and mirroring, as in the authors' released code",
         "parallel.batch_norm": BATCH_NORM.format("8 GPUs", 32),
     }
     return derive(_BASE, f"{model.removesuffix('_imagenet')}-imagenet", changes, notes)

@@ -1,5 +1,5 @@
-"""Speed and memory, each compared with a peer or a total that was measured in the same run: ``make bench``.
+"""Benchmarks of speed and memory (``make bench``). Each compares a measurement with others from the same run.
 
-Results are written to ``benchmarks/results/KIND/NAME.json`` with device, versions and revision. Documents quote only
-these files.
+Results are written to ``benchmarks/results/KIND/NAME.json`` with device, versions and revision. The documentation takes
+its numbers only from these files.
 """

@@ -1,9 +1,9 @@
-"""``python -m benchmarks [NAME ...]``: run benchmarks and write their results.
+"""Runs benchmarks and writes their results (``python -m benchmarks [NAME ...]``).
 
-``python -m benchmarks ablate RECIPE ...`` compares techniques of training (:mod:`benchmarks.ablate`).
+``python -m benchmarks ablate RECIPE ...`` compares training techniques (:mod:`benchmarks.ablate`).
 ``outside OPTIONS`` trains alternatives to paths (:mod:`benchmarks.outside`). ``own_pictures`` trains on generated
 folders of images (:mod:`benchmarks.own_pictures`). ``efficientnet_lite0`` fine-tunes a network with ImageNet's weights,
-and then with skips (:mod:`benchmarks.efficientnet_lite0`). ``--help`` lists their options.
+first as it is and then with skips (:mod:`benchmarks.efficientnet_lite0`). ``--help`` lists the options of these four.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ BENCHMARKS = (
     "startup", "roof", "training", "inference", "gunn", "choices", "step_share", "scaling", "feeding", "gates",
     "switches",
 )  # fmt: skip
-MORE = (  # run by name only
+MORE = (  # these run only if named
     "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
     "refusals", "quick", "small_devices",
 )  # fmt: skip
-WITH_OPTIONS = ("ablate", "outside", "own_pictures", "efficientnet_lite0")  # run by name only, and alone
+WITH_OPTIONS = ("ablate", "outside", "own_pictures", "efficientnet_lite0")  # these run only if named, one at a time
 
 
 def main(names: list[str]) -> int:
     alone = bool(names) and names[0] in WITH_OPTIONS
     if unknown := [name for name in names if name not in BENCHMARKS + MORE and not alone]:
-        print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
-        print(f"and, one at a time with options, {', '.join(WITH_OPTIONS)}", file=sys.stderr)
+        print(f"unknown benchmark {unknown[0]!r}: must be one of {', '.join(BENCHMARKS + MORE)}", file=sys.stderr)
+        print(f"or, alone and with its own options, one of {', '.join(WITH_OPTIONS)}", file=sys.stderr)
         return 2
     folder().mkdir(parents=True, exist_ok=True)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("polypath").setLevel(logging.INFO)
-    keep_freed_memory()  # as the commands do
+    keep_freed_memory()  # as polypath's commands do
     if alone:
         return with_options(names[0], names[1:])
     if set(names) <= set(BENCHMARKS):
@@ -56,7 +56,7 @@ def main(names: list[str]) -> int:
 
 
 def with_options(name: str, options: list[str]) -> int:
-    """Run a benchmark that has options. Returns the exit status."""
+    """Run a benchmark that has options. Return the exit status."""
     module, begun = importlib.import_module(f"benchmarks.{name}"), time.perf_counter()
     if name == "ablate":  # ablate writes its result after each run
         return module.main(options)

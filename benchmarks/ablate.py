@@ -1,15 +1,15 @@
-"""The effect of each technique of a recipe for small budgets, at equal training PFLOP.
+"""Measures the effect of each technique of a recipe for small budgets, at equal training PFLOP.
 
     python -m benchmarks ablate fractalnet-cifar10-fast --data DIR --pflop 0.05 --seeds 3 [--plan]
 
-``all`` is the recipe. ``none`` is the recipe without any of the techniques of
-:data:`polypath.training.recipes.fast.WITHOUT`. In addition, the recipe is trained without each technique and with each
-one alone. Each run has the number of whole epochs whose PFLOP are nearest to the requested ones. ``--plan`` prints the
-cost here, and trains nothing.
+The arm ``all`` is the recipe. The arm ``none`` is the recipe without any of the techniques of
+:data:`polypath.training.recipes.fast.WITHOUT`. Other arms are the recipe without one technique, and with only one
+technique. Each run trains for the number of whole epochs whose PFLOP are nearest to the requested PFLOP. ``--plan``
+prints the cost on this machine, and trains nothing.
 
-Errors are on held-out images. The test images are not used. Each run is an ordinary run folder in ``--out``: the same
-command reads finished runs and resumes unfinished ones. The table is written to ``results/ablation.json``, which keeps
-the tables of other recipes, and to ``docs/fast.md``.
+Errors are measured on held-out images. The test images are not used. Each run is an ordinary run folder in ``--out``:
+the same command reads finished runs and resumes unfinished ones. The table is written to ``results/ablation.json``,
+which keeps the tables of other recipes, and to ``docs/fast.md``.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from polypath.training.sweep import Runner, Runs
 
 FILE = Path(__file__).parent / "results" / "ablation.json"
 ALL, NONE = "all", "none"
-DRAWS = 32  # steps over whose paths the cost of a step is averaged
+DRAWS = 32  # number of steps over which the cost of a step is averaged, since steps draw different paths
 TIMED = 3
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks ablate", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("recipe", help="a name of `polypath recipes '*-fast'`")
-    parser.add_argument("--data", required=True, help="the images: a folder, or a Hub name")
+    parser.add_argument("recipe", help="a recipe listed by `polypath recipes '*-fast'`")
+    parser.add_argument("--data", required=True, help="folder of the images, or their name on the Hub")
     parser.add_argument("--pflop", type=float, required=True, help="training PFLOP of each run")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default 3)")
-    parser.add_argument("--out", type=Path, help="folder of the runs; default runs/ablate/RECIPE")
-    parser.add_argument("--workers", type=int, default=1, help="concurrent runs (default 1)")
-    parser.add_argument("--plan", action="store_true", help="print PFLOP and time, train nothing")
+    parser.add_argument("--seeds", type=int, default=3, help="number N of seeds; they are 0 to N-1 (default 3)")
+    parser.add_argument("--out", type=Path, help="folder of the runs (default runs/ablate/RECIPE)")
+    parser.add_argument("--workers", type=int, default=1, help="number of runs at the same time (default 1)")
+    parser.add_argument("--plan", action="store_true", help="print PFLOP and time without training")
     args = parser.parse_args(argv)
     try:
         recipe = replace(get_recipe(args.recipe), {"data.source": args.data})
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     for name, why in failed.items():
-        print(f"failed: {name}: {why}; the same command retries it", file=sys.stderr)
+        print(f"run {name} failed: {why}; run the same command to retry", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -81,17 +81,17 @@ def ablate(
     run: Runner | None = None,
     file: Path = FILE,
 ) -> Mapping[str, str]:
-    """Plan the runs, train missing ones into ``out``, and write the table into ``file``. Returns failures by run.
+    """Plan the runs, train the missing ones into ``out``, and write the table into ``file``. Return failures by run.
 
     Raises:
-        ValueError: a recipe without any technique or without held-out images, no PFLOP or seeds, or a folder with other
-            contents.
+        ValueError: the recipe has no technique or no held-out images, PFLOP or seeds are not above 0, or the folder has
+            other contents.
     """
     check("pflop", pflop, number(above=0))
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: must be a whole number of at least 1")
     if not recipe.chooses:
-        raise ValueError(f"{recipe.name}: has no held-out images (data.validation) to compare techniques on")
+        raise ValueError(f"{recipe.name}: this recipe has no held-out images (data.validation) for comparisons")
     arms = arms_of(recipe)
     claim = {"recipe": recipe_to_json(recipe), "pflop": pflop}
     _check_claim(out, claim)
@@ -124,10 +124,10 @@ def ablate(
 
 
 def techniques(recipe: Recipe) -> list[str]:
-    """Return the recipe's techniques that make a difference on this machine."""
+    """Return the techniques of the recipe that make a difference on this machine."""
     named = {"muon": recipe.optim.kind == "muon", "one-cycle": recipe.schedule.kind == "one-cycle"}
     named["large batches"] = recipe.batch_size > WITHOUT["large batches"]["batch_size"]
-    if recipe.precision == "auto":  # if this is fp32 here, the run without bf16 would be the same
+    if recipe.precision == "auto":  # if auto means fp32 here, the run without bf16 would be the same
         named["bf16"] = resolve_precision("auto", resolve_device(recipe.device)) == "bf16"
     return [name for name, fields in WITHOUT.items() if named.get(name, True) and replace(recipe, fields) != recipe]
 
@@ -140,7 +140,7 @@ def arms_of(recipe: Recipe) -> dict[str, Recipe]:
     """
     found = techniques(recipe)
     if not found:
-        raise ValueError(f"{recipe.name}: has none of the techniques {', '.join(WITHOUT)}")
+        raise ValueError(f"{recipe.name}: this recipe has none of the techniques {', '.join(WITHOUT)}")
 
     def without(names: Sequence[str]) -> Recipe:
         return replace(recipe, {field: value for name in names for field, value in WITHOUT[name].items()})
@@ -158,7 +158,8 @@ def run_name(arm: str, seed: int) -> str:
 
 @dataclass(frozen=True)
 class Price:
-    """Floating-point operations per image and per optimiser step, and seconds per operation on this machine."""
+    """The cost of training: floating-point operations per image and per optimiser step, and seconds per operation on
+    this machine."""
 
     image: float
     step: float
@@ -166,13 +167,13 @@ class Price:
 
 
 class Prices:
-    """The costs of training steps on these images. Each recipe is counted and measured once."""
+    """The costs of training on some images. Each recipe is counted and timed once."""
 
     def __init__(self, data: ImageData) -> None:
         self.data, self._known = data, dict[str, Price]()
 
     def epoch(self, recipe: Recipe) -> tuple[float, float]:
-        """Return the floating-point operations and seconds of an epoch."""
+        """Return the floating-point operations and the seconds of an epoch."""
         batches = train_batches(self.data, recipe, resolve_device(recipe.device), World())
         price = self.price(recipe)
         flop = price.image * batches.num_images + price.step * len(batches)
@@ -196,20 +197,20 @@ def _price(recipe: Recipe, data: ImageData) -> Price:
     x, y = next(iter(batches))
     few, more = (
         _counted(engine, x[:n], y[:n], range(DRAWS)) for n in (2, 4)
-    )  # the same paths, so the optimiser's part is equal
+    )  # both run the same paths, so the optimiser's part is equal
     image = (more - few) / (2 * DRAWS)
     engine.start_epoch(0)
     _counted(engine, x, y, range(1))
     begun = time.perf_counter()
     flop = _counted(engine, x, y, range(1, 1 + TIMED))
-    engine.meter.flush()  # flush waits for the device
+    engine.meter.flush()  # flush waits until the device has finished
     seconds = time.perf_counter() - begun
     batches.close()
     return Price(image, few / DRAWS - 2 * image, seconds / flop)
 
 
 def _counted(engine: Engine, x: torch.Tensor, y: torch.Tensor, steps: Sequence[int]) -> int:
-    """Count the floating-point operations of these steps on the same images."""
+    """Count the floating-point operations of ``steps``. All steps use the same images ``x`` and labels ``y``."""
     engine.start_epoch(0)
     engine.flop.take()
     for step in steps:
@@ -218,13 +219,13 @@ def _counted(engine: Engine, x: torch.Tensor, y: torch.Tensor, steps: Sequence[i
 
 
 def at_budget(recipe: Recipe, prices: Prices, pflop: float) -> Recipe:
-    """Return the recipe with the number of whole epochs, at least one, whose cost is nearest to ``pflop``."""
+    """Return the recipe with so many whole epochs (at least one) that its cost is nearest to ``pflop``."""
     flop, _ = prices.epoch(recipe)
     return replace(recipe, {"epochs": max(1, round(pflop * PETA / flop))})
 
 
 def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
-    """Print the cost of the runs. Returns their seconds."""
+    """Print the cost of the runs. Return their total seconds."""
     rows, total, took = [], 0.0, 0.0
     for name, recipe in planned.items():
         flop, seconds = (recipe.epochs * cost for cost in prices.epoch(recipe))
@@ -241,9 +242,9 @@ def tell(planned: Mapping[str, Recipe], prices: Prices, seeds: int) -> float:
 def rows_of(
     planned: Mapping[str, Recipe], results: Mapping[str, RunResult], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return a row for each arm that has a run: errors on held-out images by seed, and the mean change from its
-    reference over their common seeds. The reference is ``all`` for arms without one technique, ``none`` for arms with
-    one."""
+    """Return a row for each arm that has a run: errors on held-out images by seed, and the mean change from the arm's
+    reference over the seeds that both have. The reference is ``none`` for arms with only one technique, and ``all`` for
+    the other arms."""
     errors = {
         arm: {seed: found.val_error for seed in seeds if (found := results.get(run_name(arm, seed))) is not None}
         for arm in planned
@@ -275,7 +276,7 @@ def rows_of(
 
 
 def _known(error: float | None) -> float:
-    assert error is not None, "runs of recipes that hold images out have an error on them"
+    assert error is not None, "a run with held-out images must have an error on them"
     return error
 
 
@@ -288,11 +289,11 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def _check_claim(out: Path, claim: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if the folder contains something else."""
+    """Raise ``ValueError`` if the folder contains something other than this ablation."""
     check_own(out, "ablate.json", "ablation")
     file = out / "ablate.json"
     if file.is_file():
         before = read_json(file)
         for what in ("recipe", "pflop"):
             if before.get(what) != json.loads(json.dumps(claim[what])):
-                raise ValueError(f"{out} holds an ablation of another {what}: choose another --out")
+                raise ValueError(f"{out} contains an ablation with another {what}: choose another --out")

@@ -1,16 +1,16 @@
-"""Does the predictor keep its budgets, and what is its overhead over the bare runtime? Batch 1.
+"""Measures, at batch size 1, whether the predictor keeps its budgets, and its overhead over the bare runtime.
 
-Two networks are trained briefly. Their paths are ranked by MACs, since errors mean little after so short a training.
-For each network:
+Two networks are trained briefly. Their paths are ranked by MACs, since errors mean little after such a short training.
+Three things are measured for each network:
 
-overhead   for each path, p50 of ``predict(image, path=...)`` minus the runtime's own call within it
+overhead   for each path, p50 of ``predict(image, path=...)`` minus p50 of the runtime's call inside it
 budgets    2,000 requests for each of five budgets, in equal ratios from 1.5 × the cheapest path's p99 to twice the
            whole network's p50. Two numbers are counted: answers in time, and answers by the right path. The right
-           path is the most accurate one whose p99 and overhead fit (at the largest budget, the whole network). A
-           machine's p99 drifts, so fitting paths are found for each quarter of the requests: after every request
-           each path runs once alone. If a path's number of late runs differs from 1% by no more than chance (exact
-           binomial, 5%), it may count as fitting or not
-refusal    how fast a budget below the cheapest path's p99 is rejected
+           path is the most accurate path whose p99 and overhead fit the budget (for the largest budget, the whole
+           network). A machine's p99 drifts, so fitting paths are found for each quarter of the requests: after every
+           request, each path runs once alone. If the share of a path's late runs is not significantly different from
+           1% (exact binomial test, 5%), the path may count as fitting or as not fitting
+refusal    the time until a budget below the cheapest path's p99 is rejected
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from polypath.deploy.latency import Timing
 from polypath.deploy.write import write_bundle
 
 REQUESTS, PARTS, TURNS = 2000, 4, 400
-SECONDS = 20.0  # time to profile each path
+SECONDS = 20.0  # seconds of profiling for each path
 NETS = {
     "crescendonet_128": (
         "crescendonet-cifar10-small",
@@ -54,7 +54,7 @@ def run() -> dict:
 
 
 def bundle(name: str) -> Bundle:
-    """Open the bundle of a network. It is written if missing."""
+    """Open the bundle of a network. Write the bundle first if it is missing."""
     recipe, changes, few, paths = NETS[name]
     folder = PLACE / f"{name}-bundle"
     if not folder.is_dir():
@@ -168,10 +168,10 @@ def _requests(
 
 
 def _right(late: dict[str, int], runs: int) -> list[str]:
-    """Return the most accurate path whose 99th percentile fits, and better ones for which ``runs`` runs cannot
-    decide."""
+    """Return the most accurate path whose 99th percentile fits. Before it, return the more accurate paths for which
+    ``runs`` runs are too few to decide whether they fit."""
     found = []
-    for name, count in late.items():  # most accurate first
+    for name, count in late.items():  # the most accurate path comes first
         if binomtest(count, runs, 0.01, alternative="greater").pvalue < 0.05:
             continue
         found.append(name)

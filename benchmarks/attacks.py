@@ -1,13 +1,13 @@
-"""Attacks on one service, and their effect on ordinary clients. There are requests at twice its capacity, retry
-storms, bombs, hostile requests and idle connections; then SIGTERM and SIGKILL under load, and hostile bundles and
-configs.
+"""Attacks a service, and measures the effect on ordinary clients. The attacks are requests at twice the service's
+capacity, retry storms, bombs (images that are slow to decode), hostile requests and idle connections. Then the service
+gets SIGTERM and SIGKILL under load, and hostile bundles and configs are opened.
 
     python -m benchmarks attacks
 
-Each part returns figures and verdicts (``{promise: whether it was kept}``). A part that raises counts as broken.
-``POLYPATH_BENCH_ATTACKS`` scales seconds and numbers (0.05 is a short version; 1 takes about 8 minutes).
-``POLYPATH_BENCH_PARTS=storm,idle`` runs some of the parts. ``POLYPATH_BENCH_SEED`` changes the random loads and files.
-Run nothing else at the same time: capacity is measured first, and later parts are compared with it.
+Each part returns measurements and verdicts (``{promise: whether it was kept}``). If a part raises an exception, its
+promises count as broken. ``POLYPATH_BENCH_ATTACKS`` scales seconds and numbers (0.05 is a short version; 1 takes about
+8 minutes). ``POLYPATH_BENCH_PARTS=storm,idle`` runs only some parts. ``POLYPATH_BENCH_SEED`` changes the random loads
+and files. Run nothing else at the same time: capacity is measured first, and later parts are compared with it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 WARMUP_S = 3.0 * min(1.0, 4 * SCALE)
 CALM_S, OVERLOAD_S, STORM_S, BOMBS_S = 15.0 * SCALE, 60.0 * SCALE, 15.0 * SCALE, 15.0 * SCALE
 STORMS = ((256, "at once"), (512, "at once"), (1024, "at once"), (1024, "header"))
-"""Number of clients, and when they retry."""
+"""For each storm, the number of clients and when they retry."""
 HOSTILE = max(20, int(2000 * SCALE))
 FILES = max(14, int(500 * SCALE))
 IDLE, IDLE_S, IDLE_EACH = max(100, int(10_000 * SCALE)), max(3.0, 10.0 * SCALE), 4000
@@ -58,7 +58,7 @@ MEMORY_PERCENT = 5.0
 
 @dataclass(frozen=True)
 class Scene:
-    """A service, the requests of ordinary clients, and the results at its capacity."""
+    """A service, the requests of its ordinary clients, and the results of a load at the service's capacity."""
 
     served: Served
     load: dict[str, Any]
@@ -69,7 +69,7 @@ class Scene:
         return call(self.served, self.load | {"port": self.served.port, "warmup_s": WARMUP_S} | load)
 
     def ask(self, image: bytes | None = None, budget_ms: float = BUDGET_MS) -> int:
-        """Send a request and return the status; 0 without an answer."""
+        """Send a request and return the status, or 0 if there is no answer."""
         data = Path(self.load["images"][0]).read_bytes() if image is None else image
         return ask(self.served.port, data, f"budget_ms={budget_ms:g}")
 
@@ -88,7 +88,7 @@ def run() -> dict:
         "cores": cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "versions": versions(),
-        "load_average_before": os.getloadavg(),  # if far above 0, the machine was busy and the figures mean little
+        "load_average_before": os.getloadavg(),  # if far above 0, the machine was busy and results are unreliable
     }
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder), 64, bundle.size)
@@ -110,23 +110,23 @@ def chosen_parts() -> list[str]:
     """Return the parts to run.
 
     Raises:
-        ValueError: an unknown part.
+        ValueError: a part is unknown.
     """
     every = [*ON_ONE, *ON_ITS_OWN, "hostile_files"]
     wanted = [name.strip() for name in os.environ.get("POLYPATH_BENCH_PARTS", "").split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in every]:
-        raise ValueError(f"POLYPATH_BENCH_PARTS: {unknown[0]!r}: must be some of {', '.join(every)}")
+        raise ValueError(f"POLYPATH_BENCH_PARTS: {unknown[0]!r}: must be one or more of {', '.join(every)}")
     return [name for name in every if not wanted or name in wanted]
 
 
 def on_services(load: dict, chosen: list[str]) -> dict[str, Any]:
-    """Run on one service all parts that it should survive, to see whether anything accumulates. Other parts have
-    separate services."""
+    """Run on one service all parts that the service should survive, so that effects that accumulate are seen. Other
+    parts have separate services."""
     results: dict[str, Any] = {}
     with running("--threads", "1") as served:
         begin = Scene(served, load, 1.0, {})
         closed = begin.call(mode="closed", clients=32, seconds=8.0 * SCALE + 3, warmup_s=2.0)
-        capacity = max(1.0, closed["goodput_per_s"])  # on a busy machine no answer may be in time
+        capacity = max(1.0, closed["goodput_per_s"])  # on a busy machine, perhaps no answer is in time
         calm = begin.call(mode="open", rate=capacity, seconds=CALM_S + WARMUP_S)
         results |= {"closed": closed, "capacity_per_s": capacity, "at_capacity": calm}
         scene = Scene(served, load, capacity, calm)
@@ -160,7 +160,7 @@ def attempted(name: str, part: Callable[[], dict]) -> dict:
 
 
 def overload(scene: Scene) -> dict:
-    """Send requests at twice the capacity, whatever the answers."""
+    """Send requests at twice the capacity, without waiting for answers."""
     found = scene.call(mode="open", rate=2 * scene.capacity, seconds=OVERLOAD_S + WARMUP_S, seed=SEED + 1)
     return found | {
         "verdicts": {
@@ -175,7 +175,7 @@ def overload(scene: Scene) -> dict:
 
 
 def storm(scene: Scene) -> dict:
-    """Let clients retry as soon as they are rejected, or after ``Retry-After``. Then send a few requests."""
+    """Let clients retry at once when they are rejected, or after ``Retry-After``. Then send a few requests."""
     storms, verdicts = {}, {}
     for clients, retry in STORMS:
         name = f"{clients} clients, {retry}"
@@ -192,7 +192,8 @@ def storm(scene: Scene) -> dict:
 
 
 def bombs(scene: Scene) -> dict:
-    """Send slow images repeatedly, beside a tenth of the load. Some of their clients disconnect at once."""
+    """Send slow images repeatedly, together with ordinary requests at a tenth of the capacity. Some clients that send
+    slow images disconnect at once."""
     quiet = {"mode": "open", "rate": scene.capacity / 10, "seconds": BOMBS_S + WARMUP_S}
     alone = scene.call(**quiet)
     statuses: Counter[str] = Counter()
@@ -240,7 +241,7 @@ def hostile_requests(scene: Scene) -> dict:
     from benchmarks.serve_hostile import Case, judge, send_drawn
 
     def judged(case: Case, answer: bytes) -> str | None:
-        """Accept the cases with a wrong key, since the service has no key."""
+        """Judge an answer, but accept all answers to requests with a wrong key, since this service has no key."""
         return None if case.kind == "wrong key" else judge(case, answer)
 
     found = send_drawn(scene.served.port, HOSTILE, judged)
@@ -254,8 +255,8 @@ def hostile_requests(scene: Scene) -> dict:
 
 
 def idle(scene: Scene) -> dict:
-    """Open silent connections, from as many processes as the descriptor limit requires, beside connected clients.
-    Connections beyond the limit are closed at once, the others after a timeout."""
+    """Open silent connections while ordinary clients are connected. Several processes open them, since each process can
+    open only a limited number. The service closes connections beyond its limit at once, the others after a timeout."""
     ordinary, _ = generator(
         scene.load | {"port": scene.served.port, "mode": "closed", "clients": 4, "seconds": IDLE_S + 4, "warmup_s": 1.0}
     )
@@ -309,7 +310,7 @@ def idle(scene: Scene) -> dict:
 
 
 def still(scene: Scene) -> dict:
-    """Check that after all attacks the service works as before, and has counted no internal error."""
+    """Check that, after all attacks, the service works as before and has counted no internal error."""
     again = scene.call(mode="open", rate=scene.capacity, seconds=CALM_S / 2 + WARMUP_S, seed=SEED + 3)
     codes: Counter[str] = Counter()
     for line in scene.served.get("/metrics").decode().splitlines():
@@ -363,7 +364,7 @@ ON_ITS_OWN: dict[str, Callable[[dict], dict]] = {"sigterm": sigterm, "sigkill": 
 
 
 def civil(found: dict) -> dict[str, bool]:
-    """Return the verdicts that every load has."""
+    """Return the verdicts that apply to every load."""
     return {
         "no client lost": found["lost_all"] == 0,
         "no status but 200 and 503": not found["other_statuses"],
@@ -382,13 +383,13 @@ def progressive(width: int, height: int, scans: int) -> bytes:
 
 
 def photo(width: int, height: int) -> bytes:
-    """Make a large image of an ordinary client."""
+    """Make a large image, as an ordinary client may send."""
     small = np.random.default_rng(0).integers(0, 256, (height // 50, width // 50, 3), dtype=np.uint8)
     return encoded(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC), "JPEG")
 
 
 def lying(side: int) -> bytes:
-    """Make an AVIF whose header claims a small size, or a PNG if Pillow lacks AVIF."""
+    """Make an AVIF image whose header claims a small size, or a PNG image if Pillow has no AVIF."""
     Image.init()
     if "AVIF" not in Image.SAVE:
         return encoded(Image.new("L", (side // 2, side // 2)), "PNG")
@@ -405,7 +406,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def ask(port: int, image: bytes, query: str) -> int:
-    """Send a request and return the status; 0 without an answer."""
+    """Send a request and return the status, or 0 if there is no answer."""
     place = f"http://127.0.0.1:{port}/v1/predict?{query}"
     request = urllib.request.Request(place, image, {"Content-Type": "image/png"})
     try:

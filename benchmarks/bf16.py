@@ -1,7 +1,8 @@
-"""Does bf16 give the same answers as float32? The shipped bundle classifies 1,000 test images of CIFAR-10.
+"""Measures whether bf16 gives the same predictions as float32: the shipped bundle classifies 1,000 test images of
+CIFAR-10.
 
-On a processor without bf16 instructions, OpenVINO uses float32 despite the hint, and the comparison is void
-(``precision`` records what was used). torch emulates bf16 there for all operations, with the same rounding.
+On a processor without bf16 instructions, OpenVINO uses float32 despite the hint, so the comparison is void
+(``precision`` records the precision that was used). torch emulates bf16 on such a processor, with the same rounding.
 """
 
 from __future__ import annotations

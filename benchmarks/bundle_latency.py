@@ -1,6 +1,6 @@
-"""Measures the times in the shipped bundle's manifest again: every path in every installed runtime, batch 1 and 8.
+"""Measures the times in the shipped bundle's manifest again: every path in every installed runtime, at batch 1 and 8.
 
-Only ``manifest.json`` of the bundle in the source tree is rewritten.
+Of the bundle in the source tree, only ``manifest.json`` is rewritten.
 """
 
 from __future__ import annotations

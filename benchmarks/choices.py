@@ -1,6 +1,7 @@
-"""Does cost follow the choice? A line is fitted to the times of training steps under random choices, by alive MACs.
+"""Measures whether the time of a training step is proportional to the MACs of the drawn path.
 
-The intercept, as a share of the whole network's step, is the overhead of random paths.
+A line is fitted to the times of steps under random choices, against the MACs of the alive nodes. Its intercept, as a
+share of the time of the whole network's step, is the overhead of random paths.
 """
 
 from __future__ import annotations

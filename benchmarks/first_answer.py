@@ -1,13 +1,13 @@
-"""Is the first answer of a process in time? Processes of ``polypath predict photo.jpg --budget-ms 5`` are started one
-after the other, with a profile that an earlier process has stored.
+"""Measures whether the first answer of a process is in time. Processes of ``polypath predict photo.jpg --budget-ms 5``
+are started one after the other, with a profile that an earlier process has stored.
 
 The photo has 640x480 pixels: smooth colours with some noise, with the file size of a photo. An answer is in time if its
-``ms``, from the call with the file name to the answer, is within the budget. A refusal is not in time. The profile is
-stored in a separate cache. ``POLYPATH_BENCH_FIRST`` is the number of processes, 200 by default.
+``ms``, the time from the call with the file name to the answer, is within the budget. A refusal is not in time. The
+profile is stored in a separate cache. ``POLYPATH_BENCH_FIRST`` is the number of processes, 200 by default.
 
-The result of each process is kept in ``results/first_answer/`` until all have run, so a stopped benchmark resumes. The
-recorded times show which path each process would have chosen for any budget and when it would have finished. The
-smallest budget that 99 of 100 processes keep here is computed from them.
+The result of each process is kept in ``results/first_answer/`` until all processes have run, so a stopped benchmark can
+be resumed. From the recorded times follow, for any budget, the path that each process would have chosen and its time.
+The smallest budget that 99 of 100 processes meet on this machine is computed from these.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run() -> dict:
 
 
 def recorded(folder: Path, facts: Row, number: int, predict: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the results of ``number`` processes. Results in ``folder`` with the same facts are reused."""
+    """Return the results of ``number`` processes. Stored results in ``folder`` with the same ``facts`` are reused."""
     file = folder / "rows.jsonl"
     text = file.read_text() if file.is_file() else ""
     known = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last line may be incomplete
@@ -58,7 +58,7 @@ def recorded(folder: Path, facts: Row, number: int, predict: Callable[..., dict[
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_photo(photo)
-        predict(photo, environment, "--profile", f"{PROFILE_S:g}")  # stores the profile
+        predict(photo, environment, "--profile", f"{PROFILE_S:g}")  # this process stores the profile
         known = [dict(facts)]
     rows = known[1:]
     file.write_text("".join(json.dumps(line) + "\n" for line in known))
@@ -73,7 +73,7 @@ def recorded(folder: Path, facts: Row, number: int, predict: Callable[..., dict[
 
 
 def write_photo(file: Path) -> None:
-    """Write smooth random colours with a little noise, as JPEG."""
+    """Write a JPEG image of smooth random colours with a little noise."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (HEIGHT // 20, WIDTH // 20, 3), dtype=np.uint8))
     smooth = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64)
@@ -82,12 +82,12 @@ def write_photo(file: Path) -> None:
 
 
 def predict(photo: Path, environment: dict[str, str], *options: str) -> dict[str, Any]:
-    """Run a process and return its answer: its line of JSON, or ``error``, with a breakdown of the time."""
+    """Run a process and return its answer (its line of JSON, or ``error``), with a breakdown of its time."""
     begun = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.first_process", str(photo), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
     *said, where = done.stdout.splitlines()
     row = json.loads((said or done.stderr.splitlines())[-1])
     return row | json.loads(where) | {"process_s": time.perf_counter() - begun}
@@ -101,12 +101,13 @@ def in_time(row: Row) -> bool:
 
 
 def kept_from(row: Row) -> float:
-    """Return the smallest budget with which a process would have answered in time. It would have chosen the most
-    accurate path that fits the remaining time. A path's time is the measured one, scaled by the ratio of both paths'
-    medians."""
+    """Return the smallest budget with which a process would have answered in time.
+
+    The process would have chosen the most accurate path that fits the remaining time. The time of a path is estimated
+    as the measured time of the path that ran, scaled by the ratio of both paths' medians."""
     typical = row["typical_ms"]
     slowness = row["path_ms"] / typical[row["path"]] if "path" in row else 1.0
-    least = better = math.inf  # remaining milliseconds: for an answer in time, for a more accurate path
+    least = better = math.inf  # remaining milliseconds needed for an answer in time, and for a more accurate path
     for name, needs in row["needs_ms"].items():
         took = slowness * typical[name]
         if needs < better and took < better:
@@ -118,8 +119,8 @@ def kept_from(row: Row) -> float:
 
 
 def smallest_budget(rows: Sequence[Row]) -> dict[str, float] | None:
-    """Return the smallest budget with which a share :data:`LIMIT` of these would be in time; None if a process refused
-    before it read the image."""
+    """Return the smallest budget with which a share :data:`LIMIT` of the processes would be in time. Return None if a
+    process refused the request before it read the image."""
     if not all("begun_ms" in row for row in rows):
         return None
     budgets = sorted(map(kept_from, rows))
@@ -132,7 +133,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def counted(rows: Sequence[Row]) -> dict[str, Any]:
-    """Count how many of these were in time, late and refused, and summarise their times."""
+    """Count how many processes were in time, late or refused, and summarise their times."""
     answered = [row for row in rows if "ms" in row]
     good = sum(map(in_time, rows))
     waited = [row["ms"] - row["decoding_ms"] - row["path_ms"] for row in answered]

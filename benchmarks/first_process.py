@@ -1,6 +1,7 @@
 """A process of ``benchmarks.first_answer``: runs ``polypath predict --json ...``, then prints its times as JSON.
 
-``needs_ms``, ``typical_ms``    required and median time of each path in the stored profile, the most accurate first
+``needs_ms``       remaining time that each path requires, by the stored profile, the most accurate path first
+``typical_ms``     median time of each path in the stored profile
 ``decoding_ms``    CPU time of reading, decoding and preparing the image
 ``begun_ms``       time from the call until a path could start
 ``path_ms``        time of the path that answered
@@ -24,7 +25,7 @@ from polypath.deploy.predictor import AnytimePredictor
 
 
 def watch(found: dict[str, Any]) -> None:
-    """Make the predictor record the parts of an answer's time in ``found``."""
+    """Change the predictor so that it records the parts of an answer's time in ``found``."""
     choose, run_path, on_decoding = AnytimePredictor.choose, AnytimePredictor.run_path, Spent.on_decoding
 
     def noted_choice(self: AnytimePredictor, *args: Any, **options: Any) -> str:

@@ -1,8 +1,8 @@
-"""DRNN: the cost of gates relative to their blocks, and whether samples that have stopped cost nothing.
+"""Measures for DRNN the cost of gates relative to their blocks, and whether samples that have stopped cost no time.
 
-Gates are set to pass a share of the samples, the same for each image and loop: their last layer responds to noise that
-is derived from its input. The time share is measured inside the gates, because the totals with and without gates vary
-about as much as they differ.
+Gates are set to pass a fixed share of the samples in each loop: their last layer responds to noise that is derived from
+its input. The share of time is measured inside the gates. The difference between the total times with and without gates
+would be about as small as their variation.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def run() -> dict:
         if isinstance(unit, GateUnit):
             torch.nn.init.zeros_(unit.last.weight)
             with torch.no_grad():
-                unit.last.bias.copy_(torch.tensor([0.0, 1.0]))  # all pass
+                unit.last.bias.copy_(torch.tensor([0.0, 1.0]))  # all samples pass
     fused = pp.fuse(net)
     forms = {"eager": net.to(memory_format=torch.channels_last), "fused": fused}
     x = images(BATCH)
-    plain = pp.fuse(net, "loops=max")  # the same loops, no gates
+    plain = pp.fuse(net, "loops=max")  # the same loops without gates
 
     def infer(run: torch.nn.Module) -> None:
         with torch.inference_mode():
@@ -47,7 +47,7 @@ def run() -> dict:
     show(f"{MODEL}, batch {BATCH}", rows, {"way": "", "median_s": ".4f", "min_s": ".4f"})
     inside = [_inside(lambda: infer(fused)) for _ in range(TURNS)]
     gates, counted = median(inside), _counted(net)
-    print(f"gates: {gates:.1%} of the time of all else, {counted:.3%} of the MACs of the blocks")
+    print(f"gates: {gates:.1%} of the time of everything else, {counted:.3%} of the MACs of the blocks")
     return {
         "model": MODEL,
         "batch_size": BATCH,
@@ -59,8 +59,8 @@ def run() -> dict:
 
 
 def _inside(task: Callable[[], None]) -> float:
-    """Return the time inside the gates, including their decisions and the wait for them, over the time of everything
-    else."""
+    """Return the time inside the gates divided by the time of everything else. It includes the decisions and the time
+    to wait for them."""
     took, ask = 0.0, dynamic._ask
 
     def timed(*args: Any) -> Any:

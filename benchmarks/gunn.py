@@ -1,7 +1,9 @@
-"""GUNN-15 with one in-place buffer, compared with the straightforward version (Eq. 4, concatenating), and its memory.
+"""Compares the speed and memory of GUNN-15, which uses one in-place buffer, and of the straightforward version (Eq. 4,
+concatenating).
 
-The straightforward version runs in torch's default layout (as written) and in channels-last, its faster form. Memory is
-the bytes that a forward pass saves for its backward pass, and the peak resident size of training processes.
+The straightforward version runs in torch's default layout (as written) and in channels-last, its faster form. Two kinds
+of memory are measured: the bytes that a forward pass saves for its backward pass, and the peak resident size of
+training processes.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def run() -> dict:
         }.items()
     }
     process = {}
-    if device().type == "cpu":  # several processes, since the memory that an allocator keeps differs
+    if device().type == "cpu":  # several processes, since allocators keep different amounts of memory
         sizes = [{name: resident(TRAIN.format(name=name)) for name in ("gunn15", "sunn15")} for _ in range(3)]
         process = {name: median(size[name] for size in sizes) for name in sizes[0]}
     best = roof.seconds(forms["in place"], BATCH)
@@ -88,7 +90,7 @@ def _step(net: torch.nn.Module, *, channels_last: bool = True) -> Callable[[], N
 
 
 def _alone() -> torch.nn.Module:
-    """Return the network fused, with a separate product for each segment."""
+    """Return the fused network, with a separate matrix product for each segment."""
     with mock.patch("polypath.fusion.gunn.WIDE", 1):
         return pp.fuse(pp.create_model("gunn15", seed=0).eval())
 

@@ -1,8 +1,8 @@
-"""GUNN's speed, compared with ResNeXt's and DenseNet's (§4.3: "between ResNeXt and DenseNet").
+"""Compares the speed of GUNN with that of ResNeXt and DenseNet (§4.3: "between ResNeXt and DenseNet").
 
-The networks are those of the paper's Table 3: GUNN-24, ResNeXt-29 (16×64d) and DenseNet-BC-190 (k = 40), the last two
-from pytorchcv, all in float32 and channels-last. Seconds per image are measured in inference and in a training step.
-MACs are counted, since they largely determine the speed.
+The networks are those of the paper's Table 3: GUNN-24, ResNeXt-29 (16×64d) and DenseNet-BC-190 (k = 40). The last two
+are pytorchcv's. All run in float32 and channels-last. Seconds per image are measured in inference and in a training
+step. MACs are counted, too, since they largely determine the speed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OURS = "GUNN-24"
 
 
 def networks() -> dict[str, Callable[[], nn.Module]]:
-    """Return constructors of the networks, the paper's first."""
+    """Return constructors of the networks, that of the paper's network first."""
     nets: dict[str, Callable[[], nn.Module]] = {OURS: partial(pp.create_model, "gunn24", seed=0)}
     return nets | {name: partial(_peer, of) for name, of in OTHERS.items()}
 

@@ -1,9 +1,9 @@
 """Common code of the benchmarks: the machine, its precisions, alternating measurements, and memory.
 
-Tasks are measured alternately (A, B, A, B, …), so drift affects all equally. If turns are short, the first turn is not
-measured. A time is the median over the turns, with the fastest and the slowest one. The number of turns follows from a
-budget of seconds; it is at least two. A turn of a short task is a burst of calls, and its time is their mean: runtimes
-leave threads spinning for a while, which would slow the next task's first calls.
+Tasks are measured alternately (A, B, A, B, …), so drift affects all tasks equally. If turns are short, the first turn
+is not measured. A time is the median over the turns, with the fastest and the slowest turn. The number of turns follows
+from a budget of seconds, and is at least two. A turn of a short task is a burst of calls, and its time is their mean.
+The reason is that runtimes leave threads spinning for a while, which would slow the next task's first calls.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from polypath.profiling.latency import interleaved
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 LEAST, MOST = 2, 15
-BURST = 0.3  # a turn of a short task is calls for this many seconds
-GPU_BURST = 0.05  # shorter, since no threads are left spinning
+BURST = 0.3  # seconds of calls in a turn of a short task
+GPU_BURST = 0.05  # shorter, since a GPU leaves no threads spinning
 
 
 @cache
@@ -34,7 +34,7 @@ def device() -> torch.device:
 
 @cache
 def precisions() -> dict[str, str]:
-    """Return each precision with the reason why it is not measured here, or an empty text if it is."""
+    """Return, for each precision, the reason why it is not measured here, or an empty text if it is measured."""
     if device().type == "cuda":
         return dict.fromkeys(DTYPES, "")
     times = {name: _conv_seconds(dtype) for name, dtype in DTYPES.items()}
@@ -61,7 +61,7 @@ def _conv_seconds(dtype: torch.dtype) -> float:
 
 
 def batches(*wanted: int) -> list[int]:
-    """Return the batch sizes to measure: the given ones, and 256 on a GPU."""
+    """Return the batch sizes to measure: those given, and on a GPU also 256."""
     return [*wanted, *([256] if device().type == "cuda" else [])]
 
 
@@ -77,7 +77,7 @@ def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most
     calls = {name: max(1, int(burst / took)) for name, took in first.items()}
     turn = sum(calls[name] * took for name, took in first.items())
     turns = max(LEAST, min(most, int(seconds / turn)))
-    # in long turns warm-up is a small part, so the first turn counts
+    # in long turns, warm-up is a small part, so the first turn is measured, too
     long = 2 * turn > seconds and max(calls.values()) == 1
     bursts = {name: partial(_repeat, task, calls[name]) for name, task in tasks.items()}
     times = interleaved(bursts, turns - long, 0, device())
@@ -103,7 +103,7 @@ def labels(batch: int) -> Tensor:
 
 
 class Step:
-    """A training step of a network: forward, cross-entropy, backward, SGD with momentum (foreach)."""
+    """A training step of a network: forward pass, cross-entropy, backward pass, SGD with momentum (foreach)."""
 
     def __init__(self, net: nn.Module, batch: int, precision: str = "float32", channels_last: bool = True) -> None:
         form = torch.channels_last if channels_last else torch.contiguous_format
@@ -123,7 +123,7 @@ class Step:
 
 
 def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
-    """Count the bytes that a forward pass saves for its backward pass, without parameters, each storage once."""
+    """Count the bytes that a forward pass saves for its backward pass, without parameters. Each storage counts once."""
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, tuple[int, Any]] = {}
 
@@ -141,7 +141,7 @@ def held_bytes(forward: Callable[[], Any], net: nn.Module) -> int:
 
 
 def synchronize() -> None:
-    """Wait for the accelerator, if there is one."""
+    """Wait until the accelerator has finished, if there is one."""
     if device().type == "cuda":
         torch.cuda.synchronize()
 
@@ -167,7 +167,7 @@ def one_thread() -> Iterator[None]:
 
 
 def show(title: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
-    """Print rows as a table. ``columns`` maps a key to its format."""
+    """Print rows as a table. ``columns`` maps each key of the rows to the format of its values."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,6 +1,6 @@
 """Opens hostile bundles, configs, recipes, times, weights and graphs, generated as in ``tests/fuzz/hostile_files.py``.
-Each must be opened, or rejected with one line. Run ``python -m benchmarks hostile_files``; it is also a part of
-``attacks``."""
+Each file must be opened, or rejected with an error of one line. ``python -m benchmarks hostile_files`` runs this
+benchmark. It is also a part of ``attacks``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(number: int = NUMBER, seed: int = SEED) -> dict:
     answers: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         before = os.environ.get("POLYPATH_CACHE")
-        os.environ["POLYPATH_CACHE"] = str(Path(folder) / "cache")  # one of the readers under test reads stored times
+        os.environ["POLYPATH_CACHE"] = str(Path(folder) / "cache")  # one of the tested readers reads stored times
         (place := Path(folder) / "files").mkdir()
         begun = time.perf_counter()
         try:

@@ -1,5 +1,5 @@
-"""Opens silent connections from a separate process: ``python -m benchmarks.idle_client``. It reads one JSON object of
-arguments from standard input, and writes one JSON object of results to standard output."""
+"""Opens silent connections from a separate process: ``python -m benchmarks.idle_client``. The process reads one JSON
+object of arguments from standard input, and writes one JSON object of results to standard output."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Inference of every family and its peers: images/s, MACs/s and share of the roof, batch 1 and 64 (256 on GPUs).
+"""Measures inference of every family and its peers: images/s, MACs/s and share of the roof, at batch sizes 1 and 64
+(and 256 on GPUs).
 
 Our networks run eager in both layouts, fused, and exported to OpenVINO and ONNX Runtime. Peers run eager in both
-layouts. All ways of one network are measured alternately. Gated networks run with gates deciding in torch, and with all
-loops when exported. Their MACs are those of all loops.
+layouts. All ways to run a network are measured alternately. In gated networks, gates decide in torch, and all loops run
+in exports. Their MACs are those of all loops.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from benchmarks import roof, runtimes
 from benchmarks.harness import batches, by_turns, device_peak, measured_precisions, precisions, show
 from benchmarks.models import MODELS, macs
 
-SECONDS = 12.0  # budget for one network at one batch size
+SECONDS = 12.0  # budget of seconds for one network at one batch size
 
 
 def run() -> dict:
@@ -24,7 +25,7 @@ def run() -> dict:
 
 
 def measure(name: str, batch: int, precision: str, seconds: float) -> list[dict]:
-    """Return a row for each way of running one network. All ways are measured alternately."""
+    """Return a row for each way to run one network. All ways are measured alternately."""
     model = MODELS[name]
     net = model.make().eval()
     count = macs(net)

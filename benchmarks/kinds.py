@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def kind() -> str:
-    """Return ``cuda``, or the processor's instruction set."""
+    """Return ``cuda`` if there is a GPU, else the processor's instruction set."""
     return "cuda" if device().type == "cuda" else instructions()
 
 

@@ -1,6 +1,6 @@
-"""The networks to measure: ours, straightforward versions of ours, and those of other packages.
+"""The networks to measure: our networks, straightforward versions of them, and networks of other packages.
 
-``rival`` is the residual network that a family is compared with. Both have similar MACs and widths:
+The ``rival`` of a network is the residual network that it is compared with. Both have similar MACs and widths:
 
 * DFN-MR-56, DFN-IL-56, DR-ResNet-74 (16, 32, 64 maps, 0.25 GMACs): the CIFAR ResNet-110 of pytorchcv.
 * FractalNet-20, GUNN-15 (0.85 and 0.56 GMACs): timm's ResNet-18 with CIFAR's stem (64 to 512 maps, 0.56 GMACs).
@@ -26,7 +26,7 @@ RESNET110, RESNET18, RESNET34 = "pytorchcv resnet110", "timm resnet18, CIFAR ste
 class Model:
     """A network to measure: its constructor and its origin.
 
-    ``whose`` is ``ours``, ``plain`` for a straightforward version of ours, or ``peer``.
+    ``whose`` is ``ours``, ``plain`` for a straightforward version of our network, or ``peer`` for another package's.
     """
 
     make: Callable[[], nn.Module]
@@ -39,7 +39,7 @@ def ours(name: str) -> Callable[[], nn.Module]:
 
 
 def straightforward(name: str) -> Callable[[], nn.Module]:
-    """Return one of our networks with the reference layers that the fast ones are tested against."""
+    """Return one of our networks with reference layers, against which the fast layers are tested."""
 
     def make() -> nn.Module:
         net = pp.create_model(name, seed=0)
@@ -52,7 +52,7 @@ def straightforward(name: str) -> Callable[[], nn.Module]:
 
 
 def as_convs(net: nn.Module) -> nn.Module:
-    """Return the network with plain torch 1×1 convs."""
+    """Return the network with its 1×1 convs as plain torch convs."""
     for layer in net.modules():
         if isinstance(layer, PointwiseConv):
             layer.products = False
@@ -107,7 +107,7 @@ MODELS: dict[str, Model] = {
 
 
 def macs(net: nn.Module, size: int = 32) -> int:
-    """Count the MACs of one image of any network, on the meta device."""
+    """Count the MACs of any network for one image, on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

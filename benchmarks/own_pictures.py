@@ -1,11 +1,12 @@
-"""Own pictures: one command per folder, with no option but the folder. Three folders of generated pictures, three
-seeds.
+"""Measures training with one command that has no option except a folder of pictures. There are three folders of
+generated pictures, each with three seeds.
 
     python -m benchmarks own_pictures [--seeds 3] [--scale 1.0] [--out runs/own_pictures] [--only shapes]
 
-``shapes`` has 600 pictures of four classes, as cameras and drawing programs save them. ``few`` has 100 pictures of ten
-classes, and 1,000 more to test on. ``uneven`` has 3,000 pictures of two classes, twenty of one for each of the other. A
-stopped run resumes, a finished one is read, and the result contains all finished runs.
+``shapes`` has 600 pictures of four classes, in the file formats of cameras and drawing programs. ``few`` has 100
+pictures of ten classes, and 1,000 test pictures. ``uneven`` has 3,000 pictures of two classes; one class has twenty
+times as many as the other. The command resumes stopped runs and reads finished runs. The result contains all finished
+runs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Point = tuple[float, float]
 
 
 def corners(n: int, inner: float = 1.0) -> list[Point]:
-    """Return a regular polygon of ``n`` corners around the origin. With ``inner``, it is a star with notches at this
+    """Return the corners of a regular polygon around the origin. With ``inner``, return a star whose notches have this
     radius."""
     radii = [1.0] if inner == 1.0 else [1.0, inner]
     turns = n * len(radii)
@@ -66,7 +67,7 @@ SIZES = ((640, 480), (480, 640), (800, 600), (512, 512), (320, 240), (1024, 768)
 
 
 def drawn(shape: str, draw: random.Random) -> Image.Image:
-    """Draw a picture of the shape, with any place, size, rotation and colours, on a background that is not plain."""
+    """Draw a picture of the shape with random place, size, rotation and colours, on a background of mixed colours."""
     width, height = draw.choice(SIZES)
     base = [draw.randrange(256) for _ in range(3)]
     ink = next(c for c in iter(lambda: [draw.randrange(256) for _ in range(3)], None) if _differ(c, base))
@@ -81,7 +82,7 @@ def drawn(shape: str, draw: random.Random) -> Image.Image:
         (x + radius * (px * cosine - py * sine), y + radius * (px * sine + py * cosine)) for px, py in SHAPES[shape]
     ]
     canvas.polygon(outline, fill=tuple(ink))
-    for _ in range(draw.randrange(4)):  # dirt
+    for _ in range(draw.randrange(4)):  # random spots
         dx, dy, r = draw.uniform(0, width), draw.uniform(0, height), draw.uniform(1, 0.03 * height)
         canvas.ellipse((dx - r, dy - r, dx + r, dy + r), fill=tuple(_near(ink, draw)))
     return image.filter(ImageFilter.GaussianBlur(draw.uniform(0, 2)))
@@ -96,8 +97,8 @@ def _differ(a: Sequence[int], b: Sequence[int]) -> bool:
 
 
 def save(image: Image.Image, path: Path, draw: random.Random) -> None:
-    """Write a picture as a camera or a drawing program does: JPEG, PNG, WEBP or BMP; colours, grey, palette,
-    transparency."""
+    """Write a picture as a camera or a drawing program does: as JPEG, PNG, WEBP or BMP, in colours, in grey, with a
+    palette or with transparency."""
     kind = draw.choice(("jpg", "jpg", "jpg", "png", "png", "webp", "bmp"))
     mode = draw.choice({"jpg": ("RGB", "RGB", "L"), "png": ("RGB", "RGBA", "P", "L")}.get(kind, ("RGB",)))
     out = io.BytesIO()
@@ -110,7 +111,7 @@ def save(image: Image.Image, path: Path, draw: random.Random) -> None:
 
 
 def write(root: Path, counts: Mapping[str, int], seed: int) -> None:
-    """Draw this many pictures of each class, into one folder per class."""
+    """Draw the given number of pictures of each class, into one folder per class."""
     for name, count in counts.items():
         draw = random.Random(f"{seed}/{root.name}/{name}")
         for i in range(count):
@@ -122,8 +123,8 @@ def write(root: Path, counts: Mapping[str, int], seed: int) -> None:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of pictures. ``splits`` has the pictures of each class in each split; ``chance`` is the error of
-    guessing, %."""
+    """A folder of pictures. ``splits`` has the number of pictures of each class in each split. ``chance`` is the error
+    of random guessing in percent."""
 
     splits: Mapping[str, Mapping[str, int]]
     chance: float
@@ -144,7 +145,7 @@ def folders(scale: float) -> dict[str, Folder]:
 
 
 def made(root: Path, folder: Folder, seed: int) -> Path:
-    """Return the folder. It is drawn if it does not exist yet."""
+    """Return the folder of pictures. Draw the pictures first if it does not exist."""
     if not root.exists():
         part = root.with_name(f"{root.name}.part")
         for split, counts in folder.splits.items():
@@ -157,12 +158,14 @@ def made(root: Path, folder: Folder, seed: int) -> Path:
 
 
 def run(options: Sequence[str]) -> dict[str, Any]:
-    """Train ``my-images`` on each folder with each seed, and compare errors with a third of chance's."""
+    """Train ``my-images`` on each folder with each seed. The aim is an error of at most a third of that of guessing."""
     parser = argparse.ArgumentParser("python -m benchmarks own_pictures")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1, of the run and of the drawing (3)")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the pictures that are drawn (1)")
-    parser.add_argument("--out", type=Path, default=Path("runs/own_pictures"), help="folders and runs")
-    parser.add_argument("--only", choices=list(folders(1.0)), action="append", help="this folder, and others so named")
+    parser.add_argument("--seeds", type=int, default=3, help="number N of seeds, 0 to N-1, for runs and pictures (3)")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the pictures to draw (1)")
+    parser.add_argument("--out", type=Path, default=Path("runs/own_pictures"), help="folder of pictures and runs")
+    parser.add_argument(
+        "--only", choices=list(folders(1.0)), action="append", help="use only this folder; may be repeated"
+    )
     args = parser.parse_args(options)
     check("seeds", args.seeds, whole(1))
     check("scale", args.scale, number(above=0, high=1))
@@ -183,7 +186,7 @@ def _whole(run: Path) -> bool:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return error, aim and seconds of each folder, averaged over its seeds."""
+    """Return error, aim and seconds of each folder, averaged over the seeds."""
     found = []
     for name in dict.fromkeys(row["folder"] for row in rows):
         own = [row for row in rows if row["folder"] == name]

@@ -1,4 +1,4 @@
-"""``docs/speed.md`` and its figure, generated only from the result files (``make docs``)."""
+"""Makes ``docs/speed.md`` and its figure, only from the result files (``make docs``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WITH_ROOF = ("training", "training_bf16", "inference")
 
 
 def load() -> dict[str, Results]:
-    """Load all results, by kind of machine. There is at least one kind."""
+    """Load all results, by kind of machine. If there are no results, return one kind without results."""
     found: dict[str, Results] = {}
     for file in sorted(RESULTS.glob("*/*.json")):
         found.setdefault(file.parent.name, {})[file.stem] = json.loads(file.read_text())
@@ -26,8 +26,8 @@ def load() -> dict[str, Results]:
 
 
 def page(kinds: dict[str, Results] | None = None) -> str:
-    """Return the page of results by kind of machine, with the aims side by side. It lists benchmarks that have not
-    run."""
+    """Return the page of results by kind of machine, with the aims side by side. The page also lists benchmarks that
+    have not run."""
     kinds = {kind: _one_roof(results) for kind, results in (load() if kinds is None else kinds).items()}
     drawn = any(map(drawable, kinds.values()))
     parts = [HEAD.format(figure=FIGURE if drawn else "")]
@@ -49,22 +49,23 @@ def page(kinds: dict[str, Results] | None = None) -> str:
 
 
 def drawable(results: Results) -> bool:
-    """Return whether the results have everything for the figure."""
+    """Return whether the results suffice to draw the figure."""
     return {"roof", "training", "inference"} <= results.keys()
 
 
 HEAD = """# Speed
 
-This page shows the results of `make bench`. The results are in `benchmarks/results/KIND/*.json`, in one folder for each
-kind of machine; each file states processor, versions and revision. Times are medians over turns. In each turn, all
-compared implementations run one after the other. The MACs of a training step are three times those of a forward pass.
-The *roof* (roofline) of a network is its speed if each conv and matrix product took the best time that was found for
-its shape alone. For a training step, three times the forward pass's best time is assumed. Each benchmark measures the
-roof together with its networks, and the fastest measured roof counts. [decisions.md](decisions.md) has the decisions
-that are based on these numbers.
+This page shows the results of `make bench` in `benchmarks/results/KIND/*.json`. Each kind of machine has a folder, and
+each file records the processor, versions and revision. Times are medians over turns. In each turn, all tasks that are
+compared run one after the other. The MACs of a training step are counted as three times those of the forward pass.
+
+The *roof* of a network is the speed that it would have if each of its convs and matrix products took the best time
+found for its shape. For a training step, the roof's time is three times that of the forward pass. Each benchmark
+measures the roof together with its networks, and the fastest measured roof is used. Decisions based on these numbers
+are in [decisions.md](decisions.md).
 {figure}"""
 
-NO_GPU = """No GPU was available, so none of these results is from a GPU. `make gpu` runs the benchmarks on a GPU
+NO_GPU = """No GPU was available, so nothing on this page was measured on a GPU. `make gpu` does this
 ([how](../CONTRIBUTING.md#on-a-gpu)).
 """
 
@@ -72,8 +73,8 @@ FIGURE = "\n![MACs/s of every network and its roof](images/speed.svg)\n"
 
 
 def _roofs(results: Results) -> dict[tuple[str, str, int], float]:
-    """Return the roof's GMACs/s by network, precision and batch, the best of all benchmarks. A measurement at a slow
-    moment is not a roof."""
+    """Return the roof's GMACs/s by network, precision and batch size: the fastest of all benchmarks, since a roof may
+    have been measured while the machine was slow."""
     rows = [r for name in WITH_ROOF for r in results.get(name, {}).get("rows", []) if r["of_roof"]]
     rates = [((r["model"], r["precision"], r["batch"]), r["gmacs_per_s"] / r["of_roof"]) for r in rows]
     if roof := results.get("roof"):
@@ -102,11 +103,11 @@ def _machine(kind: str, results: Results) -> Iterator[str]:
         yield f"{kind}: measured on {what}, {env['started'][:10]}."
     for name, reason in results.get("training", {}).get("precisions", {}).items():
         if reason:
-            anyway = "; training steps at batch 64 were measured anyway" if f"training_{name}" in results else ""
+            anyway = "; training steps at batch 64 were measured all the same" if f"training_{name}" in results else ""
             yield f"{name}: {reason}{anyway}."
     if missing := [name for name in NEEDED if name not in results]:
         yield f"\nNot measured yet: {', '.join(missing)}."
-        yield "`make bench` measures them, and `make docs` writes the results to this page."
+        yield "`make bench` measures them and `make docs` writes them here."
     yield ""
 
 
@@ -117,7 +118,7 @@ Promise = tuple[str, str, str, bool]
 
 
 def promises(results: Results) -> list[Promise]:
-    """Return the aims of the benchmarks that have run: name, aim, measured value, whether it holds."""
+    """Return the aims of the benchmarks that have run: name, aim, measured value, whether the aim is reached."""
     found: list[Promise] = []
     for name, promised in PROMISED.items():
         if name in results:
@@ -135,11 +136,13 @@ def _gunn(gunn: dict[str, Any]) -> Iterator[Promise]:
         said = f"GUNN-15 {what}, batch 64: speed relative to the concatenating version"
         if (as_written := gunn.get(f"{key}_as_written")) is not None:
             yield _line(f"{said} as written", as_written, aim)
-        yield _line(f"{said} in its better layout (roof {gunn[f'{key}_of_roof']:.2f})", gunn[key], aim)
-    yield _line("GUNN-15, memory for the backward pass: relative to SUNN-15", gunn["held_over_sunn"], 1.1, most=True)
+        yield _line(f"{said} in its better layout (the roof allows {gunn[f'{key}_of_roof']:.2f})", gunn[key], aim)
+    yield _line(
+        "GUNN-15: memory saved for the backward pass relative to SUNN-15", gunn["held_over_sunn"], 1.1, most=True
+    )
     if process := gunn["process_peak_bytes"]:
         ratio = process["gunn15"] / process["sunn15"]
-        yield _line("GUNN-15, peak memory of a training process: relative to SUNN-15", ratio, 1.1, most=True)
+        yield _line("GUNN-15: memory of the training process relative to SUNN-15", ratio, 1.1, most=True)
 
 
 def _steps(training: dict[str, Any]) -> Iterator[Promise]:
@@ -164,19 +167,29 @@ def _answers(inference: dict[str, Any]) -> Iterator[Promise]:
 
 def _choices(choices: dict[str, Any]) -> Iterator[Promise]:
     intercept = abs(choices["intercept_share"])
-    yield _line("step times fitted by alive MACs: intercept, share of a step", intercept, 0.1, most=True, form=".3f")
-    yield _line("step times fitted by alive MACs, 50 choices: R²", choices["r_squared"], 0.95, form=".3f")
+    yield _line(
+        "step time against alive MACs, 50 choices: intercept as a share of a step",
+        intercept,
+        0.1,
+        most=True,
+        form=".3f",
+    )
+    yield _line("step time against alive MACs, 50 choices: R²", choices["r_squared"], 0.95, form=".3f")
 
 
 def _scaling(scaling: dict[str, Any]) -> Iterator[Promise]:
     for key, what in (
         ("inference_ms_per_image", "inference time"), ("training_ms_per_image", "training time"),
-        ("held_mib_per_image", "memory kept for the backward pass"),
+        ("held_mib_per_image", "memory saved for the backward pass"),
     ):  # fmt: skip
         value = scaling["largest_over_smallest"][key]
-        yield _line(f"{what} per image, batch 64 to 512: largest relative to smallest", value, 1.15, most=True)
+        yield _line(f"{what} per image, batch 64 to 512: largest divided by smallest", value, 1.15, most=True)
     if "processes" in scaling:
-        yield _line("two processes (gloo), one core each: relative to one", scaling["processes"]["factor"], 1.6)
+        yield _line(
+            "two processes (gloo) with one core each: images/s relative to one process",
+            scaling["processes"]["factor"],
+            1.6,
+        )
 
 
 def _feeding(feeding: dict[str, Any]) -> Iterator[Promise]:
@@ -192,7 +205,9 @@ def _gates(gates: dict[str, Any]) -> Iterator[Promise]:
 
 
 def _startup(startup: dict[str, Any]) -> Iterator[Promise]:
-    yield _line("`import polypath`, with networks: relative to `import torch`", startup["import_ratio"], 1.3, most=True)
+    yield _line(
+        "`import polypath` with networks: time relative to `import torch`", startup["import_ratio"], 1.3, most=True
+    )
 
 
 PROMISED: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {
@@ -223,8 +238,8 @@ def _cells(measured: tuple[str, bool] | None) -> str:
 
 
 def _training(results: Results) -> Iterator[str]:
-    yield "## Training steps\n"
-    yield "| network | batch | precision | s (fastest to slowest) | images/s | GMACs/s | of roof | activations, MiB |"
+    yield "## Training steps\n\nThe last column is the memory that the forward pass saves for the backward pass.\n"
+    yield "| network | batch | precision | s (fastest to slowest) | images/s | GMACs/s | of the roof | saved, MiB |"
     yield "|---|---|---|---|---|---|---|---|"
     seen = set()
     for r in [*results["training"]["rows"], *results.get("training_bf16", {}).get("rows", [])]:
@@ -237,7 +252,7 @@ def _training(results: Results) -> Iterator[str]:
 def _inference(results: Results) -> Iterator[str]:
     yield "## Inference\n"
     yield "The last column is the speed relative to the better of the two eager forms.\n"
-    yield "| network | batch | precision | form | s (fastest to slowest) | images/s | GMACs/s | of roof | × eager |"
+    yield "| network | batch | precision | way | s (fastest to slowest) | images/s | GMACs/s | of the roof | × eager |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for r in results["inference"]["rows"]:
         where = f"{r['model']} | {r['batch']} | {r['precision']} | {r['way']}"
@@ -255,7 +270,7 @@ def _roof(results: Results) -> Iterator[str]:
 
 def _switches(results: Results) -> Iterator[str]:
     yield "\n## Effect of each rewrite\n"
-    yield "Speed of inference relative to eager PyTorch in channels-last; `polypath.fuse` makes the form `summed`.\n"
+    yield "Speed of inference relative to eager in channels-last. `summed` is the form that `polypath.fuse` makes.\n"
     yield "| network | batch | folded | packed | summed | all |\n|---|---|---|---|---|---|"
     rows = results["switches"]["rows"]
     for model, batch in dict.fromkeys((r["model"], r["batch"]) for r in rows):
@@ -268,21 +283,21 @@ def _gunn_speed(results: Results) -> Iterator[str]:
     measured = results["gunn_speed"]
     env, rows = measured["environment"], measured["rows"]
     machine = f"{env.get('device_name') or env['device']}, {env['threads']} thread{'s' if env['threads'] != 1 else ''}"
-    yield "\n## GUNN beside ResNeXt and DenseNet\n"
-    yield 'The paper says: "The resulted models run at the speed between ResNeXt and DenseNet" (GUNN, §4.3). The table'
-    yield f"gives seconds per image of the networks in the paper's Table 3, in float32, on {machine}.\n"
+    yield "\n## GUNN compared with ResNeXt and DenseNet\n"
+    yield 'GUNN, §4.3: "The resulted models run at the speed between ResNeXt and DenseNet". The networks are from its'
+    yield f"Table 3. Times are seconds per image in float32, on {machine}.\n"
     yield "| network | parameters | inference | training step |\n|---|---|---|---|"
     for r in rows:
         yield f"| {r['model']} | {r['params']:,} | {r['inference_s']:.4f} | {r['training_s']:.4f} |"
     told = (
-        f"in {name} the claim {_between(rows, what)}"
+        f"in {name} it {_between(rows, what)}"
         for name, what in (("inference", "inference_s"), ("training", "training_s"))
     )
     yield f"\nOn this machine, {' and '.join(told)}.\n"
 
 
 def _between(rows: list[dict[str, Any]], what: str) -> str:
-    """Return whether the first network's time is between the others'."""
+    """Return a text that says whether the first network's time is between those of the others."""
     own, *others = (row[what] for row in rows)
     return "**holds**" if min(others) <= own <= max(others) else "**does not hold**"
 
@@ -307,8 +322,8 @@ ROW, LEFT, WIDE, COLOURS = 16, 210, 420, {"training": "#4c72b0", "eager": "#bbbb
 
 
 def figure(results: Results | None = None) -> str:
-    """Draw ``images/speed.svg``: MACs/s of every network at batch 64 (training, eager and best inference) and its roof,
-    for the first kind of machine that has them all."""
+    """Draw ``images/speed.svg``: MACs/s of every network at batch 64 (training, eager and best inference) and its roof.
+    The results are those of the first kind of machine that has all of these."""
     if results is None:
         kinds = load().values()
         results = next(filter(drawable, kinds), next(iter(kinds)))

@@ -15,7 +15,7 @@ RECIPES = ("fractalnet-cifar10-fast", "crescendonet-cifar10-fast", "resnet-cifar
 
 
 def page(results: dict[str, Any] | None = None) -> str:
-    """Return the page with its end generated again. It lists recipes that have not been measured."""
+    """Return the page with its end generated again. The page lists recipes that have not been measured."""
     if results is None:
         return page(json.loads(FILE.read_text(encoding="utf-8"))["recipes"] if FILE.is_file() else {})
     parts = [PAGE.read_text(encoding="utf-8").partition(MARK)[0] + MARK]

@@ -7,17 +7,16 @@ from typing import Any
 
 Results = dict[str, dict[str, Any]]
 
-ANYTIME = """These are the results of `python -m benchmarks anytime`, which classifies one image at a time. *In time* is
-the share of requests that were answered within the budget. *Right* is the share of requests for which the predictor
-used the right path: the most accurate path whose 99th percentile fits the budget. To find the right path, each path
-also runs alone between the requests. (At the largest budget, the right path is the whole network.) The *overhead* is
-the median time of the predictor minus the median time of the runtime's call; the largest overhead of all paths is
-given.
+ANYTIME = """`python -m benchmarks anytime` sends one image at a time. *In time* is the share of answers within the
+budget. *Right* is the share of answers by the right path: the most accurate path whose 99th percentile fitted the
+budget. To find it, each path runs alone between the requests (at the largest budget, it is the whole network).
+*Overhead* is the median of the predictor's time minus the median of the runtime's call, for the path with the largest
+overhead.
 """
 
-STEPS = """These are the results of `python -m benchmarks dynamic_steps`. The last column is the share of time that
-skipped loops save, divided by the share of MACs that they save (aim: {limit}). Both shares are relative to the same
-runtime with all gates open. Networks without gates are given for comparison.
+STEPS = """`python -m benchmarks dynamic_steps` compares a network whose gates decide with the same network with all
+gates open, in the same runtime, and with networks without gates. The last column is the share of time that skipped
+loops save, divided by the share of MACs that they save (aim: at least {limit}).
 
 | batch | network | error, % | MMACs per image | ms per image | saved time / saved MACs |
 |---|---|---|---|---|---|"""

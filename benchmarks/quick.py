@@ -1,7 +1,7 @@
-"""Has something become slower? Some ratios of ``make bench`` are measured in five minutes and compared with the stored
-ones for this kind of machine (``make bench-quick``).
+"""Detects whether something has become slower (``make bench-quick``). Some ratios of ``make bench`` are measured in
+five minutes and compared with the stored ratios for this kind of machine.
 
-Only ratios within one run are compared, since times differ between machines and hours.
+Only ratios of times from one run are compared, since times differ between machines and hours.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from benchmarks.kinds import folder
 from benchmarks.models import MODELS, macs
 from benchmarks.training import groups
 
-RIVALS = ("pytorchcv resnet110",)  # rivals in whose groups a training step is measured
+# training steps of these rivals, and of the families compared with them, are measured
+RIVALS = ("pytorchcv resnet110",)
 ANSWERS = (("crescendonet_128", 1), ("dfn_mr56", 1), ("dfn_mr56", 64))
 WHERE = {"precision": "float32"}
 SECONDS, TURNS = 40.0, 3
-LEAST = 0.75  # lowest share of the stored ratio; lower ones are reported as slower
+LEAST = 0.75  # a ratio below this share of the stored one is reported as slower
 
 
 def run() -> dict:
@@ -31,7 +32,7 @@ def run() -> dict:
 
 
 def _training() -> list[dict[str, Any]]:
-    """Measure MACs/s of a training step, divided by its rival's."""
+    """Measure the MACs/s of a training step of each family, divided by those of its rival."""
     rows, stored = [], _stored("training", "ratios")
     for group in groups():
         rival = group[-1]
@@ -46,7 +47,7 @@ def _training() -> list[dict[str, Any]]:
 
 
 def _inference() -> list[dict[str, Any]]:
-    """Measure the speed of the fastest way, divided by that of the better eager form."""
+    """Measure the speed of the fastest way to run a network, divided by that of the better eager form."""
     rows, stored = [], _stored("inference", "rows")
     for name, batch in ANSWERS:
         times = by_turns(runtimes.tasks(MODELS[name].make().eval(), batch, "float32"), SECONDS / 4)

@@ -1,12 +1,12 @@
-"""The cost of a rejected request for the service's event loop, in CPU microseconds: in the application and in the
-connection alone.
+"""Measures the cost of a rejected request for the service's event loop, in CPU microseconds. There are two ways to
+reject: in the application, and in the connection alone.
 
     python -m benchmarks refusals
 
-Bytes go directly into the protocol and out to a fake transport, so the kernel's part (one read, one or two writes) is
-not included. The measure is the thread's CPU time, the minimum over several rounds, so other work on the machine has
+Bytes go directly into the protocol, and from it to a fake transport. So the kernel's part (one read, one or two writes)
+is not included. The measure is the thread's CPU time, the minimum over several rounds, so other work on the machine has
 little effect. The queue is that of a service at twice its capacity: it is full, and a new request is rehearsed with all
-requests in it. Stages are timed alone, with the same request.
+queued requests. Single stages are timed separately, with the same request.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class NoTransport(asyncio.Transport):
 
 
 class Fixed(Pace):
-    """A pace that holds no request back."""
+    """A pace that delays no request."""
 
     looks = False
 
@@ -87,7 +87,7 @@ class Fixed(Pace):
 
 
 class Stopped:
-    """A clock that does not advance. The queue does not, either: a rejected request stays rejected."""
+    """A clock that does not advance. The queue does not advance, either, so all further requests are rejected."""
 
     def __init__(self) -> None:
         self.now = time.perf_counter()
@@ -97,7 +97,7 @@ class Stopped:
 
 
 class Standing(Gate):
-    """A gate that stays shut."""
+    """A gate of the fake model that stays shut, so that no batch finishes."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -116,7 +116,7 @@ async def measured() -> dict:
         vars(module)["time"] = clock
     app = App(model, Options(budget_ms=BUDGET_MS), Key("secret"))
     app.guard.pace = Fixed()
-    app.times = Times(model.latencies(batch_sizes(app.options.max_batch)))  # given, so that nothing has to run
+    app.times = Times(model.latencies(batch_sizes(app.options.max_batch)))  # given, so that no path has to be timed
     model.gate = gate
     config = Server(app).config
     config.load()
@@ -152,7 +152,7 @@ async def compared(app: App, links: Links) -> dict:
 
 
 class Links:
-    """Connections to the application."""
+    """A set of connections to the application."""
 
     def __init__(self, config: Any, app: App) -> None:
         from uvicorn.server import ServerState
@@ -168,7 +168,7 @@ class Links:
         return protocol, transport
 
     async def first_words(self, request: bytes) -> bytes:
-        """Return the first bytes that a new connection receives soon, if any."""
+        """Return the bytes that a new connection receives within a few turns of the event loop."""
         protocol, transport = self.one()
         protocol.data_received(request)
         for _ in range(20):
@@ -198,7 +198,7 @@ class Links:
 
 
 def stages(app: App, request: bytes) -> dict[str, float]:
-    """Measure the cost of parts of both ways, alone."""
+    """Measure separately the cost of the stages of both ways."""
     service = app.service
     assert service is not None
     found = plain_head(request)
@@ -213,7 +213,7 @@ def stages(app: App, request: bytes) -> dict[str, float]:
             service.check(wanted, service_module.time.perf_counter())
         except RequestRejected as refusal:
             return refusal
-        raise AssertionError("there is room")
+        raise AssertionError("the full queue did not reject the request")
 
     def read_by_h11() -> h11.Connection:
         connection = h11.Connection(h11.SERVER, 2**14)

@@ -1,9 +1,9 @@
-"""Answers that build on each other: all steps of a ladder of nested paths, compared with the whole network.
+"""Measures answers that build on each other: all steps of a ladder of nested paths, compared with the whole network.
 
-The network is a ResNet-20 of four times the width with exits after its first two stages, in every installed runtime.
-The steps run as in :meth:`polypath.deploy.AnytimePredictor.predict_until`, each from tensors of earlier steps.
-``alone`` runs the three paths completely, one after the other. Aim: all steps take at most 1.15 times the whole
-network, counted and measured. Weights are random, since time does not depend on them.
+The network is a ResNet-20 of four times the width with exits after its first two stages. It runs in every installed
+runtime. The steps run as in :meth:`polypath.deploy.AnytimePredictor.predict_until`: each starts from tensors of earlier
+steps. ``alone`` runs the three paths completely, one after the other. The aim is that all steps together take at most
+1.15 times the MACs and the time of the whole network. Weights are random, since time does not depend on them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run() -> dict:
 
 
 def written() -> Bundle:
-    """Open the bundle. It is written if missing."""
+    """Open the bundle. Write it first if it is missing."""
     folder = PLACE / "exits-bundle"
     if not folder.is_dir():
         PLACE.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def written() -> Bundle:
 
 
 def measured(bundle: Bundle, name: str, batches: tuple[int, ...], seconds: float) -> list[dict]:
-    """Return a row for each batch size: medians, and the ratio of the steps to the whole network."""
+    """Return a row for each batch size: median times, and all steps' time divided by that of the whole network."""
     runtime, rows = open_runtime(name, bundle), []
     for batch in batches:
         x = np.random.default_rng(0).normal(size=(batch, bundle.preparation.channels, *bundle.size)).astype(np.float32)

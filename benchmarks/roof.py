@@ -1,9 +1,9 @@
-"""The machine's roof: how fast would a network be if each of its matrix products ran at the best rate for its shape?
+"""The machine's roof for a network: the speed if each of its matrix products ran at the best rate for its shape.
 
 Each conv and linear layer of a network is measured alone, in several ways: contiguous, channels-last, and with weights
 packed beforehand if the processor supports it. The best way counts. The roof's time for a network is the sum of these
-times: Σ MACs_i / rate_i. The other operations (norms, activations, pools, joins) count as free. A training step counts
-as three times the forward's products.
+times: Σ MACs_i / rate_i. The other operations (norms, activations, pools, joins) count as free. The roof's time for a
+training step is three times that of the forward pass.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from polypath.profiling.latency import interleaved
 
 BATCH, TURNS = 64, 3
 Shape = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
-"""Input (of one image), weight, stride, padding, groups. For a linear layer the last three are empty."""
+"""Shape of the input (of one image), shape of the weight, stride, padding, groups. The last three are empty for a
+linear layer."""
 
 _RATES: dict[tuple[Any, ...], float] = {}
 
 
 class Products(TorchDispatchMode):
-    """Collects the convs and matrix products that run inside it, with their MACs."""
+    """A mode that collects the convs and matrix products that run in its block, with their MACs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Products(TorchDispatchMode):
 
 
 def products(net: nn.Module, size: int = 32) -> Products:
-    """Collect the convs and matrix products of one image. In gated networks all loops count, without the gates."""
+    """Collect the convs and matrix products for one image. In gated networks, all loops count, but gates do not."""
     twin, found = weightless(net), Products()
     options = (
         {"paths": "loops=max"} if isinstance(net, PathNet) and any(j.gates for j in net.wiring.joins.values()) else {}

@@ -1,4 +1,4 @@
-"""The compared ways to run a network for inference."""
+"""The ways to run a network for inference that are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Task = Callable[[], Any]
 
 
 def tasks(net: nn.Module, batch: int, precision: str, *, runtimes: bool = True) -> dict[str, Task]:
-    """Return each way to run ``net`` on ``batch`` images: eager in both layouts; for our networks also fused and
+    """Return the ways to run ``net`` on ``batch`` images: eager in both layouts, and for our networks also fused and
     exported."""
     net = net.eval().to(device())
     x = images(batch, channels_last=False)
@@ -29,7 +29,7 @@ def tasks(net: nn.Module, batch: int, precision: str, *, runtimes: bool = True) 
         if device().type == "cuda":
             found["fused, CUDA graph"] = cuda_graph(fused, images(batch).to(DTYPES[precision]))
         elif runtimes:
-            found |= exported(net, x, precision)  # fused before the export, as in `polypath export`
+            found |= exported(net, x, precision)  # `polypath export` also fuses before it exports
     return found
 
 
@@ -42,7 +42,7 @@ def _eager(net: nn.Module, x: Tensor, precision: str) -> Task:
 
 
 def cuda_graph(net: nn.Module, x: Tensor) -> Task:
-    """Return a forward pass as one CUDA graph launch."""
+    """Return a function that runs a forward pass as one launch of a CUDA graph."""
     with torch.inference_mode():
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
@@ -56,8 +56,8 @@ def cuda_graph(net: nn.Module, x: Tensor) -> Task:
 
 
 def exported(net: pp.PathNet, x: Tensor, precision: str) -> dict[str, Task]:
-    """Return the ways in OpenVINO and ONNX Runtime, if installed. Gated networks run all loops: gates cannot be
-    exported."""
+    """Return the ways to run ``net`` in OpenVINO and ONNX Runtime, if installed. Gated networks run all loops, since
+    gates cannot be exported."""
     found: dict[str, Task] = {}
     fused = pp.fuse(net, "loops=max" if _gated(net) else None)
     program = torch.export.export(fused, (x,), strict=False)

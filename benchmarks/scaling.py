@@ -1,6 +1,6 @@
-"""Does time per image stay flat and memory linear as the batch grows, and are two processes faster than one?
+"""Measures whether time and memory per image stay constant as the batch grows, and the speed of two processes.
 
-Two processes with one thread each train with gloo; they are compared with one process with one thread.
+Two processes with one thread each train with gloo. They are compared with one process with one thread.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def run() -> dict:
     }
     if device().type == "cpu":
         result["processes"] = processes()
-        print(f"two processes: {result['processes']['factor']:.2f} × one process's rate")
+        print(f"two processes: {result['processes']['factor']:.2f} times the images/s of one process")
     return result
 
 
 def processes() -> dict:
-    """Measure images per second of one process with one thread and of two such processes, alternately."""
+    """Measure alternately the images per second of one process with one thread and of two such processes."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(2):
         for size in rates:
@@ -83,12 +83,12 @@ def _ranks(size: int) -> float:
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0] for process in started]
     if any(process.returncode for process in started):
-        raise RuntimeError("a rank failed")
+        raise RuntimeError("a rank of the two training processes failed; see its error above")
     return float(json.loads(said[0].splitlines()[-1])["images_per_s"])
 
 
 def one_rank() -> None:
-    """Train a few steps as one rank of the environment's group, and print images/s of all ranks together."""
+    """Train a few steps as one rank of the process group in the environment. Print images/s of all ranks together."""
     from polypath.training.distributed import join_world, reduce_gradients
 
     torch.set_num_threads(1)

@@ -1,10 +1,11 @@
 """The load generator of ``serve_load``, a separate process: ``python -m benchmarks.serve_client``. It reads one JSON
 object of arguments from standard input, and writes one JSON object of results to standard output.
 
-It is an HTTP/1.1 client on bare asyncio: httpx needs more CPU time per request than the service does, and both run on
-this machine. ``closed`` keeps a number of requests open for some seconds (to measure the capacity). ``open`` sends at
-random times with a fixed rate, whatever the answers (to overload). ``retry`` says when a rejected client of ``closed``
-retries: ``at once``, or after ``Retry-After`` (``header``). All traffic is on loopback, bounded in number and time.
+It is an HTTP/1.1 client on bare asyncio. httpx would need more CPU time per request than the service, and both run on
+this machine. The mode ``closed`` keeps a number of requests open for some seconds, to measure the capacity. The mode
+``open`` sends at random times with a fixed rate, without waiting for answers, to overload the service. ``retry`` says
+when a rejected client of ``closed`` retries: ``at once``, or after ``Retry-After`` (``header``). All traffic is on
+loopback, and limited in number and time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import cast
 
 import numpy as np
 
-MOST_OPEN = 900  # connections, at most
+MOST_OPEN = 900  # largest number of connections
 NOT_SENT = "too many requests are open"
 LATE_S = 0.02  # a request of `open` counts as sent late this long after its scheduled time
 PATIENCE_S = 10.0  # an answer that takes longer counts as hung
@@ -32,7 +33,8 @@ RETRY_AFTER = re.compile(rb"retry-after: (\d+)")
 
 @dataclass
 class Load:
-    """A load. ``images`` are files, sent in turn; the first ``warmup_s`` seconds are left out of the figures."""
+    """A load to generate. ``images`` are files, which are sent in turn. The first ``warmup_s`` seconds are left out of
+    the results."""
 
     port: int
     mode: str
@@ -46,7 +48,7 @@ class Load:
     seed: int = 0
     warmup_s: float = 0.0
     labels: list[int] = field(default_factory=list)
-    stop_on_line: bool = False  # stop sending when a line comes on standard input
+    stop_on_line: bool = False  # stop sending when a line arrives on standard input
 
 
 class Connection(asyncio.Protocol):
@@ -80,13 +82,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         if self.answer is not None and not self.answer.done():
-            self.answer.set_exception(ConnectionError("closed without an answer"))
+            self.answer.set_exception(ConnectionError("the connection was closed without an answer"))
 
     async def ask(self, request: bytes) -> tuple[int, bytes, bytes]:
         self.answer = asyncio.get_running_loop().create_future()
         self.look()  # a connection above the limit may have been closed before it was used
         if not self.open and not self.answer.done():
-            raise ConnectionError("closed without an answer")
+            raise ConnectionError("the connection was closed without an answer")
         self.transport.write(request)
         return await asyncio.wait_for(self.answer, PATIENCE_S)
 
@@ -109,7 +111,7 @@ class Client:
         return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
     async def one(self, number: int) -> float:
-        """Send a request. Returns after how many seconds to retry."""
+        """Send a request. Return the number of seconds to wait before a retry."""
         while self.free and not self.free[-1].open:
             self.free.pop()
         try:
@@ -194,7 +196,7 @@ async def drive(load: Load) -> dict:
 
 
 def figures(client: Client, begun: float) -> dict:
-    """Compute counts and percentiles, without the warm-up."""
+    """Compute the counts and percentiles of the requests after the warm-up."""
     load = client.load
     since, until = begun + load.warmup_s, begun + load.seconds
     rows = [row for row in client.rows if since <= row[0] < until]

@@ -1,6 +1,6 @@
 """Sends 2,000 hostile requests to ``polypath serve``. Each must get a 4xx with a reason, the process must survive, and
-its memory must stay bounded. Requests are generated as in tests/serve/hostile.py; slow senders and giant bodies are
-added."""
+its memory must stay bounded. Requests are generated as in tests/serve/hostile.py. There are also slow senders and giant
+bodies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLOW, HUGE = 30, 20
 
 @dataclass
 class Drawn:
-    """Results of the generated requests: how many there are of each kind, their statuses, and the wrong answers."""
+    """The results of the generated requests: the number of each kind and of each status, and the wrong answers."""
 
     kinds: Counter[str] = field(default_factory=Counter[str])
     statuses: Counter[str] = field(default_factory=Counter[str])
@@ -38,8 +38,8 @@ class Drawn:
 
 
 def send_drawn(port: int, number: int, judged: Callable[[Case, bytes], str | None] = judge) -> Drawn:
-    """Send ``number`` requests generated as in tests/serve/hostile.py with a fixed seed. ``judged`` returns why an
-    answer is wrong, or None."""
+    """Send ``number`` requests generated as in tests/serve/hostile.py with a fixed seed. ``judged`` returns the reason
+    why an answer is wrong, or None if it is right."""
     found = Drawn()
 
     @settings(
@@ -108,7 +108,7 @@ def run() -> dict:
 
 
 def slow_sender(port: int, number: int) -> int:
-    """Send the head (for every other number: the body) slowly. Returns the status."""
+    """Send a request slowly: its head, or for every second ``number`` its body. Return the status."""
     if number % 2:
         parts = [b"POST /v1/predict HTTP/1.1\r\n", *(b"X: a\r\n" for _ in range(60))]
         return parsed(raw(port, parts, pause_s=0.25, limit_s=60))[0]

@@ -1,9 +1,9 @@
-"""Does the service keep its promises at twice its capacity? Its capacity is measured first, with clients that wait for
-their answers. Then requests come at twice that rate for 60 s, whatever the answers. Then SIGTERM is sent under load,
-and SIGKILL.
+"""Checks whether the service keeps its promises at twice its capacity. The capacity is measured first, with clients
+that wait for their answers. Then requests are sent at twice that rate for 60 s, without waiting for answers. Then
+SIGTERM and SIGKILL are sent under load.
 
-The load generator runs on the same machine; its share of the cores is reported. Times are the client's, from the last
-byte sent to the last byte read. The service's own times are reported beside them.
+The load generator runs on the same machine. Its share of the cores is reported. Times are measured by the client, from
+the last byte sent to the last byte read. The times measured by the service are also reported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BUDGET_MS = float(os.environ.get("POLYPATH_BENCH_BUDGET_MS", "200"))
 SECONDS = float(os.environ.get("POLYPATH_BENCH_SECONDS", "60"))
 WARMUP_S, CAPACITY_S, CLIENTS = 5.0, 8.0, (8, 16, 32, 48)
 IMAGES = 64
-SENDING_ON_S = 0.15  # how long the generator continues after SIGTERM: less than the service's 0.3 s of grace
+SENDING_ON_S = 0.15  # seconds that the generator continues after SIGTERM, less than the service's 0.3 s of grace
 
 
 def run() -> dict:
@@ -106,7 +106,7 @@ def run() -> dict:
 
 
 def generator(load: dict) -> tuple[subprocess.Popen, float]:
-    """Start a generator. Returns it, and its start time."""
+    """Start a load generator. Return its process and its start time."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serve_client"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -119,7 +119,7 @@ def generator(load: dict) -> tuple[subprocess.Popen, float]:
 
 
 def call(served: Served, load: dict) -> dict:
-    """Return the results of one load, with memory and CPU time of the service."""
+    """Run one load. Return its results, with memory and CPU time of the service."""
     process, _ = generator(load)
     assert process.stdout is not None
     with Watch(served) as watch:

@@ -1,4 +1,4 @@
-"""Common code of ``serve_load`` and ``serve_hostile``: a service process, its resource use, images to send."""
+"""Common code of the benchmarks of the service: a service process, its use of resources, images to send."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 @dataclass
 class Served:
-    """A service in a process. ``ready_s`` is the time from its start to its first answer of /readyz."""
+    """A service in a process. ``ready_s`` is the time from the start until /readyz answers."""
 
     process: subprocess.Popen
     port: int
@@ -46,17 +46,17 @@ class Served:
 
     @property
     def rss(self) -> int:
-        """Resident memory in bytes."""
+        """The resident memory of the service in bytes."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds so far."""
+        """The CPU seconds that the service has used so far."""
         return _cpu_s(Path(f"/proc/{self.process.pid}/stat"))
 
     @property
     def threads_cpu_s(self) -> dict[str, float]:
-        """Return the CPU seconds of each thread. ``loop`` is the event loop."""
+        """Return the CPU seconds of each thread. The event loop's thread is called ``loop``."""
         found: dict[str, float] = {}
         for folder in Path(f"/proc/{self.process.pid}/task").iterdir():
             with contextlib.suppress(OSError):  # the thread may have just ended
@@ -113,7 +113,7 @@ def _collect(served: Served) -> None:
 
 @contextlib.contextmanager
 def running(*options: str, key: str | None = None) -> Iterator[Served]:
-    """Run :func:`start` as a context manager that always stops the service."""
+    """Start a service as :func:`start` does, and stop it at the end of the block, whatever happens."""
     served = start(*options, key=key)
     try:
         yield served
@@ -127,7 +127,7 @@ def running(*options: str, key: str | None = None) -> Iterator[Served]:
 
 
 class Watch:
-    """Memory and CPU time of a process during a block: ``with Watch(served) as seen: …``
+    """A measurement of the memory and CPU time of a service during a block: ``with Watch(served) as seen: …``
 
     Attributes:
         cpu_share: number of cores that the process used.
@@ -161,8 +161,8 @@ class Watch:
                 self.rss.append((time.perf_counter() - self._begun, self._served.rss))
 
     def memory(self, after_s: float = 0.0) -> dict[str, float]:
-        """Return resident MiB, and the largest deviation from the median in percent, without samples before
-        ``after_s``."""
+        """Return the resident memory in MiB, and its largest deviation from the median in percent. Samples before
+        ``after_s`` are left out."""
         seen = [rss / 2**20 for at, rss in self.rss if at >= after_s]
         low, middle, high = min(seen), median(seen), max(seen)
         return {
@@ -175,7 +175,8 @@ class Watch:
 
 
 def write_images(folder: Path, number: int, size: tuple[int, int]) -> list[str]:
-    """Write PNG files of smooth random images (height, width), whose answers differ enough to identify the image."""
+    """Write PNG files of smooth random images of ``size`` (height, width). The predictions for them differ enough to
+    identify each image."""
     rng = np.random.default_rng(0)
     names = []
     for i in range(number):

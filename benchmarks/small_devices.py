@@ -1,10 +1,11 @@
-"""Do paths give the same answers on small devices? Each path of the shipped bundle runs in ExecuTorch, with XNNPACK.
+"""Measures whether paths give the same predictions on small devices. Each path of the shipped bundle runs in
+ExecuTorch, with XNNPACK.
 
 A path is extracted, exported, lowered to XNNPACK and run by ExecuTorch's runtime, one image at a time, as on a phone.
-Eager torch answers the same test images. ExecuTorch is not a dependency and needs a separate environment:
-``pip install executorch``, with the torch version that it was made for.
+Eager torch classifies the same test images. ExecuTorch is not a dependency and needs a separate environment:
+``pip install executorch``, with the torch version that it was built for.
 
-``POLYPATH_CIFAR10``   folder of CIFAR-10; default its Hub name
+``POLYPATH_CIFAR10``   folder of CIFAR-10 (default: its name on the Hub)
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from benchmarks.harness import show
 from benchmarks.trained import cifar10
 from polypath.deploy.bundle import Bundle
 
-IMAGES = 100  # the first images of the test split
-WITHIN = 1e-4  # tolerance, as a share of the largest logit: float32, summed in another order
+IMAGES = 100  # number of test images; the first ones are used
+WITHIN = 1e-4  # tolerance as a share of the largest logit, since float32 sums have another order
 
 
 def run() -> dict:
@@ -50,8 +51,8 @@ def run() -> dict:
 
 
 def compared(net: nn.Module, images: Tensor, labels: Tensor) -> dict:
-    """Compare the logits of images ``(N, C, H, W)`` in ExecuTorch and eager torch. Returns the largest difference,
-    absolute and as a share of the largest logit, how many images get the same class, and the errors in percent."""
+    """Compare the logits of images ``(N, C, H, W)`` in ExecuTorch and eager torch. Return the largest difference
+    (absolute, and as a share of the largest logit), the number of equal predictions, and both errors in percent."""
     data, elsewhere = lowered(net, images[:1])
     answer = loaded(data)
     found = torch.cat([answer(image) for image in images.split(1)])
@@ -71,8 +72,8 @@ def compared(net: nn.Module, images: Tensor, labels: Tensor) -> dict:
 
 
 def lowered(net: nn.Module, image: Tensor) -> tuple[bytes, list[str]]:
-    """Return ``net`` as a ``.pte`` file for images of the shape of ``image``, and the operators that XNNPACK does not
-    run."""
+    """Return the bytes of a ``.pte`` file of ``net`` for images of the shape of ``image``, and the operators that
+    XNNPACK does not run."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # pyright: ignore[reportMissingImports]
     from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
 
@@ -83,7 +84,7 @@ def lowered(net: nn.Module, image: Tensor) -> tuple[bytes, list[str]]:
 
 
 def loaded(data: bytes) -> Callable[[Tensor], Tensor]:
-    """Return the function in a ``.pte`` file, from images to logits."""
+    """Return the function from images to logits that a ``.pte`` file contains."""
     from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
 
     method = Runtime.get().load_program(data).load_method("forward")

@@ -1,5 +1,5 @@
-"""Startup: the time of ``import polypath``, with networks, relative to ``import torch``, and the memory of
-processes."""
+"""Measures the startup: the time of ``import polypath`` with its networks relative to ``import torch``, and the memory
+of processes."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def run() -> dict:
         for name, program in PROGRAMS.items():
             begun = time.perf_counter()
             subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
-            if turn:  # the first turn fills the file cache
+            if turn:  # the first turn, which fills the file cache, is not measured
                 times[name].append(time.perf_counter() - begun)
     seconds = {name: {"median_s": median(row), "min_s": min(row), "max_s": max(row)} for name, row in times.items()}
     infer = "import torch, polypath as pp\nnet = pp.fuse(pp.create_model('{}').eval())\nnet(torch.randn(64, 3, 32, 32))"
     memory = {name: resident(program) for name, program in PROGRAMS.items()}
     memory |= {f"infer {name}, batch 64": resident(infer.format(name)) for name in ("crescendonet_128", "dfn_mr56")}
     ratio = seconds[NETWORKS]["median_s"] / seconds["import torch"]["median_s"]
-    print(f"{NETWORKS}, takes {ratio:.2f} × as long as import torch")
+    print(f"{NETWORKS}, takes {ratio:.2f} times as long as import torch")
     for name, size in memory.items():
         print(f"{name}: {size / 2**20:.0f} MiB")
     return {"turns": TURNS, "seconds": seconds, "import_ratio": ratio, "resident_bytes": memory, "kept": ratio <= 1.3}

@@ -1,6 +1,8 @@
-"""Does a training step under a choice cost its share? All named paths of crescendonet_128 run alternately, batch 64.
+"""Measures whether the time of a training step of a path is in proportion to the path's MACs. All named paths of
+crescendonet_128 run alternately, at batch size 64.
 
-The share of a path is its MACs over the whole network's. The limit is 1.2 × share + 5% of the whole network's step.
+The share of a path is its MACs divided by the whole network's. The limit is 1.2 × share + 5% of the time of the whole
+network's step.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Speed and memory of images that worker processes decode at every epoch, compared with images kept in memory.
+"""Measures speed and memory if worker processes decode the images in every epoch, and if images are kept in memory.
 
-The images are synthetic JPEGs of 200 pixels in one folder per class, cropped to 176 with random scale and aspect. Each
-setting runs in a separate process, for two sizes of the set: memory grows with the size only if images are kept in
-memory. Peak memory is that of the process, plus that of its largest worker times the number of workers (shared pages
-count in each).
+The images are synthetic JPEGs of 200 pixels in one folder per class. They are cropped to 176 pixels with random scale
+and aspect. Each setting runs in a separate process, for two sizes of the data set. Memory should grow with this size
+only if images are kept in memory. Peak memory is that of the process, plus that of its largest worker times the number
+of workers. So pages that workers share count once for each worker.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run() -> dict:
 
 
 def make_images(root: Path, number: int) -> None:
-    """Write images of smooth noise, so that the JPEGs have the size of photographs (about 15 KB)."""
+    """Write images of smooth noise as JPEGs. Their size in bytes is that of photographs (about 15 KB)."""
     draw = np.random.default_rng(0)
     for i in range(number + CLASSES):
         folder = root / ("train" if i < number else "test") / f"class{i % CLASSES}"
@@ -54,7 +54,7 @@ def make_images(root: Path, number: int) -> None:
 
 
 def measure(root: str, workers: int | None) -> dict:
-    """Measure two epochs. With ``workers`` None, the images are kept in memory."""
+    """Measure two epochs. If ``workers`` is None, the images are kept in memory."""
     streaming = {"streaming": workers is not None, "workers": workers or 0}
     config = DataConfig(
         source=root, size=SIZE, resize_to=SIDE, augment=IMAGENET, normalise="none", cache=False, **streaming

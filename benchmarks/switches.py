@@ -1,9 +1,10 @@
-"""The effect of each rewrite of :func:`polypath.fuse`. Networks with one more rewrite each are measured alternately.
+"""Measures the effect of each rewrite of :func:`polypath.fuse`. Four forms of a network are measured alternately. Each
+form has one more rewrite than the form before it.
 
-folded      norms and means folded; sibling convs separate; weights in torch's layout
-packed      also large weights packed once
-summed      also sibling convs merged if their consumers are only summed (the default)
-all         also all sibling convs merged; the branches take slices of the output
+folded      norms and means are folded; sibling convs are separate; weights are in torch's layout
+packed      large weights are packed once, too
+summed      sibling convs are merged, too, if their consumers are only summed (the default)
+all         all sibling convs are merged; the branches read slices of the output
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Networks for benchmarks of deployment: trained briefly by a path-training recipe, which the result records.
+"""Networks for benchmarks of deployment. They are trained briefly by a recipe that trains paths; results record the
+recipe.
 
 These benchmarks measure time, which does not depend on how well a network is trained. Runs are kept in the folder
-``POLYPATH_BENCH`` (default ``runs/bench``). CIFAR-10 is read from ``POLYPATH_CIFAR10``, or by its Hub name.
+``POLYPATH_BENCH`` (default ``runs/bench``). CIFAR-10 is read from the folder ``POLYPATH_CIFAR10``, or from the Hub.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def cifar10() -> str:
 def briefly(
     recipe: str, name: str, *, images: int, epochs: int, test_images: int = 1000, validation: int = 500, **changes
 ) -> Path:
-    """Return the folder of a run of ``recipe`` on few images and epochs. It is trained if missing."""
+    """Return the folder of a run of ``recipe`` with few images and epochs. Train it first if it is missing."""
     folder = PLACE / name
     if (folder / "summary.json").is_file():
         return folder

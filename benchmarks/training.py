@@ -1,6 +1,8 @@
-"""A training step of every family and its peers: images/s, MACs/s, share of the roof, memory saved for the backward.
+"""Measures a training step of every family and its peers: images/s, MACs/s, share of the roof, memory saved for the
+backward pass.
 
-A rival and the families that are compared with it are measured alternately, so that ratios are of the same period.
+A rival and the families that are compared with it are measured alternately, so that both times in a ratio are from the
+same period.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from benchmarks.harness import Step, batches, by_turns, device_peak, held_bytes,
 from benchmarks.models import MODELS, macs
 from polypath.layers.gates import GateUnit
 
-SECONDS, MOST = 20.0, 5  # budget for a family and its rival
+SECONDS, MOST = 20.0, 5  # budget of seconds for a family and its rival
 
 
 def run() -> dict:
@@ -27,7 +29,7 @@ def run() -> dict:
 
 
 def compare(group: list[str], batch: int, precision: str, seconds: float = SECONDS) -> tuple[list[dict], list[dict]]:
-    """Return rows of networks that are measured alternately, and the ratio of each one's MACs/s to its rival's."""
+    """Measure networks alternately. Return their rows, and the MACs/s of each network divided by its rival's."""
     rows = measure(group, batch, precision, seconds)
     rates = {row["model"]: row["gmacs_per_s"] for row in rows}
     ratios = [
@@ -43,7 +45,8 @@ def compare(group: list[str], batch: int, precision: str, seconds: float = SECON
 
 
 def groups() -> list[list[str]]:
-    """Return each rival with the families that are compared with it, then the other networks individually."""
+    """Return groups of networks: each rival with the families that are compared with it, then the other networks, each
+    alone."""
     families: dict[str, list[str]] = {}
     for name, model in MODELS.items():
         if model.rival:
@@ -54,7 +57,7 @@ def groups() -> list[list[str]]:
 
 def measure(names: list[str], batch: int, precision: str, seconds: float = SECONDS) -> list[dict]:
     nets: dict[str, nn.Module] = {name: MODELS[name].make() for name in names}
-    if batch == 1:  # gates normalise pooled maps, which needs two images
+    if batch == 1:  # batch-norm in gates reads pooled maps, so it needs at least two images
         nets = {name: net for name, net in nets.items() if not any(isinstance(m, GateUnit) for m in net.modules())}
     held = {name: held_bytes(Step(net, min(batch, 8), precision).loss, net) for name, net in nets.items()}
     steps = {name: Step(net, batch, precision) for name, net in nets.items()}

@@ -71,7 +71,7 @@ def test_a_step_that_fails_or_takes_too_long_lets_the_next_one_run(
     assert [line.split(maxsplit=1)[1] for line in lines] == [
         "failed in part, see above",
         "failed (status 139)",
-        "stopped by its time",
+        "stopped at its limit",
         "complete",
     ]
     assert command.main(["inference", *options]) == 0
@@ -81,10 +81,10 @@ def test_a_step_that_fails_or_takes_too_long_lets_the_next_one_run(
 def test_bad_input_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for main, arguments, words in (
-        (command.main, ["nothing"], "unknown step 'nothing'; there are gpu_tests"),
-        (command.main, ["--seconds", "0"], "--seconds 0: must be above 0"),
-        (step.main, ["look"], "no CUDA device here; `make gpu-rehearse`"),
-        (pack.main, ["--data", str(tmp_path)], "must have train-*.parquet and test-*.parquet"),
+        (command.main, ["nothing"], "unknown step 'nothing': must be one of gpu_tests"),
+        (command.main, ["--seconds", "0"], "--seconds = 0: must be above 0"),
+        (step.main, ["look"], "no CUDA device on this machine; `make gpu-rehearse`"),
+        (pack.main, ["--data", str(tmp_path)], "must contain train-*.parquet and test-*.parquet"),
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
@@ -109,7 +109,7 @@ def test_a_pack_is_whole_or_not_there(
     monkeypatch.setattr(pack, "_download", download)
     monkeypatch.setattr(pack, "MOST", 50)
     assert pack.main(["--data", str(data.parent), "--out", str(out)]) == 2
-    assert "MiB in all: must be at most" in capsys.readouterr().err
+    assert "MiB: must be at most" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar"]
     monkeypatch.undo()
     monkeypatch.setattr(pack, "_download", download)

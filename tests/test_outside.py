@@ -241,7 +241,7 @@ def test_airbench_resumes_bit_exactly_and_counts_its_passes(data, tmp_path, monk
     monkeypatch.setattr(airbench, "stop_requests", Asked)
     request.signal = 2  # Ctrl-C after the first step
     for _ in range(3):
-        with pytest.raises(Interrupted, match="the same command resumes"):
+        with pytest.raises(Interrupted, match="run the same command to resume"):
             train_air(AIR, tmp_path / "parts", data)
     request.signal = 0
     parts = train_air(AIR, tmp_path / "parts", data)
@@ -302,7 +302,7 @@ def test_every_method_is_planned_for_the_same_and_told(data, monkeypatch):
         assert all(one.trial == max(one.network.least, round(0.1 * one.amount)) for one in rows)
     text = "\n".join(plan.table(planned, PFLOP, 2, data))
     assert "resnets-r2" in text
-    assert "2 seeds, 3 trials per network on the first one" in text
+    assert "2 seeds, 3 trials per network with the first seed" in text
 
 
 def test_training_cannot_look_at_the_test_images(data):
@@ -365,7 +365,7 @@ def test_the_same_call_trains_and_scores_nothing_again(made, monkeypatch):
 def test_another_budget_is_refused_in_the_same_folder(made):
     _, folder = made
     methods = {"slim": tiny_methods()["slim"]}
-    with pytest.raises(ValueError, match="a run of another recipe; choose another --folder"):
+    with pytest.raises(ValueError, match="contains a run of another recipe: choose another --folder"):
         measure(methods, ["slim"], DATA, folder, pflop=3 * PFLOP, seeds=[0], trial=1e-3, runtime=None)
 
 
@@ -408,7 +408,7 @@ def test_a_better_front_gains_and_its_like_does_not():
     assert volumes.gain("good", "bad").low > 0
     assert volumes.gain("slow", "good").high < 0
     assert volumes.of("good").low < volumes.of("good").value < volumes.of("good").high
-    with pytest.raises(ValueError, match="not of the same seeds and images"):
+    with pytest.raises(ValueError, match="the fronts have different seeds or images"):
         Hypervolumes(all_fronts | {"other": {"a": Point(1.0, good[:2])}})
 
 
@@ -427,7 +427,7 @@ def test_answers_survive_json():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--only", "resnets,nothing"], "--only: 'nothing' must be some of resnets, exits"),
+        (["--only", "resnets,nothing"], "--only: 'nothing': must be one or more of resnets, exits"),
         (["--pflop", "0"], "--pflop"),
         (["--seeds", "0"], "--seeds"),
         (["--width", "2"], "--width"),

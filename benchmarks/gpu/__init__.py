@@ -1,1 +1,1 @@
-"""Measurements on a GPU, in nine minutes: ``make gpu`` (:mod:`benchmarks.gpu.__main__`)."""
+"""Measurements on a GPU that take nine minutes: ``make gpu`` (:mod:`benchmarks.gpu.__main__`)."""

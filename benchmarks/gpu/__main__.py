@@ -1,12 +1,12 @@
-"""``make gpu``: tests, equality with the CPU, speed beside peers, runtimes and epochs of published recipes on a GPU.
+"""Measures on a GPU (``make gpu``): tests, equality with the CPU, speed, runtimes, epochs of published recipes.
 
     python3 -m benchmarks.gpu --pack gpu-pack
     python3 -m benchmarks.gpu --rehearse        # each step in tiny form, on a processor that stands in for a GPU
 
-It needs a Python with torch, the checkout, and the folder that ``make gpu-pack`` wrote. Each step is a process with a
-time limit and a separate result file, to which it adds part by part. A part that was measured with this revision, torch
-and GPU is not measured again, so a stopped run resumes. A step that fails is reported, and the next one runs. Exit
-status: 0 if everything is there, 1 if something failed or is missing, 2 for bad input.
+The command needs a Python with torch, the checkout, and the folder written by ``make gpu-pack``. Each step is a process
+with a time limit and a separate result file, which it writes part by part. A part that was measured with this revision,
+torch and GPU is not measured again, so a stopped run resumes. If a step fails, this is reported, and the next step
+runs. The exit status is 0 if all results are there, 1 if a step failed or a result is missing, and 2 for bad input.
 """
 
 from __future__ import annotations
@@ -38,17 +38,21 @@ RESULTS = {False: ROOT / "benchmarks/results/cuda", True: ROOT / "runs/gpu-rehea
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make gpu", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; all without")
-    parser.add_argument("--pack", type=Path, default=ROOT / "gpu-pack", help="what `make gpu-pack` wrote (gpu-pack)")
+    parser.add_argument("steps", nargs="*", help=f"steps to run, of {', '.join(STEPS)} (default: all)")
+    parser.add_argument(
+        "--pack", type=Path, default=ROOT / "gpu-pack", help="folder written by `make gpu-pack` (gpu-pack)"
+    )
     parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results/cuda)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for all steps together (540)")
-    parser.add_argument("--rehearse", action="store_true", help="in tiny form, without a GPU, into runs/gpu-rehearsal")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of all steps together (540)")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run tiny steps without a GPU; write to runs/gpu-rehearsal"
+    )
     args = parser.parse_args(argv)
     if unknown := [name for name in args.steps if name not in STEPS]:
-        print(f"unknown step {unknown[0]!r}; there are {', '.join(STEPS)}", file=sys.stderr)
+        print(f"unknown step {unknown[0]!r}: must be one of {', '.join(STEPS)}", file=sys.stderr)
         return 2
     if not args.seconds > 0:
-        print(f"--seconds {args.seconds:g}: must be above 0", file=sys.stderr)
+        print(f"--seconds = {args.seconds:g}: must be above 0", file=sys.stderr)
         return 2
     out = args.out or RESULTS[args.rehearse]
     times = REHEARSED if args.rehearse else 1
@@ -75,12 +79,17 @@ def main(argv: list[str] | None = None) -> int:
 
 _COMMAND = [sys.executable, "-m", "benchmarks.gpu.step"]
 _STOPPED = -1
-_STATES = {0: "complete", 1: "failed in part, see above", _STOPPED: "stopped by its time", None: "not begun: no time"}
+_STATES = {
+    0: "complete",
+    1: "failed in part, see above",
+    _STOPPED: "stopped at its limit",
+    None: "not started: no time",
+}
 
 
 def _environment(pack: Path, place: Path) -> dict[str, str]:
-    """Return the environment of the steps' processes. The pack's packages, unpacked into ``place``, come before this
-    Python's."""
+    """Return the environment of the steps' processes. The packages of the pack are unpacked into ``place``. They are
+    preferred to the packages of this Python."""
     for wheel in sorted(pack.glob("wheels/*.whl")):
         with zipfile.ZipFile(wheel) as files:
             files.extractall(place)
@@ -91,7 +100,7 @@ def _environment(pack: Path, place: Path) -> dict[str, str]:
 
 
 def _process(command: list[str], environment: dict[str, str], seconds: float) -> int:
-    """Run a command in its own process group. Returns its status, or ``_STOPPED`` if it ran out of time."""
+    """Run a command in a separate process group. Return its status, or ``_STOPPED`` if it reached the time limit."""
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         return process.wait(seconds)
@@ -108,5 +117,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
+        print("stopped; run the same command to resume", file=sys.stderr)
         sys.exit(130)

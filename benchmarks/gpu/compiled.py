@@ -1,4 +1,4 @@
-"""``torch.compile`` on a GPU: :mod:`benchmarks.compiled`, and a training step with and without compilation."""
+"""Measures ``torch.compile`` on a GPU: :mod:`benchmarks.compiled`, and a training step with and without compilation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""How long an epoch of a published recipe takes on a GPU, and so how long its whole training would take.
+"""Measures how long an epoch of a published recipe takes on a GPU, and projects the time of the whole training.
 
 Steps run in the engine that `polypath train` uses: batches and augmentation on the device, the recipe's paths, its
-optimiser, bf16, the batch as published. After a warm-up, steps are timed for some seconds, or for two epochs if these
-are shorter. An epoch is its number of steps at that rate. The projection is the epochs of the recipe and one scoring of
-the test images, without checkpoints. Without CIFAR-10, images are noise: their content does not change the time.
+optimiser, bf16, the published batch size. After a warm-up, steps are timed for some seconds, or for two epochs if these
+are shorter. The time of an epoch follows from this rate. The projection includes all epochs of the recipe and one
+scoring of the test images, but no checkpoints. If CIFAR-10 is missing, images are noise, since their content does not
+change the time.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ RECIPES = {
     "gunn15-cifar10": "gunn15",
     "dfn_mr56-cifar10": "dfn_mr56",
     "crescendonet_128-cifar10": "crescendonet_128",
-}  # each with the network of the plan that it trains
-WARMUP, LOOK = 20, 50  # steps before times are taken; steps between looks at the clock
+}  # each recipe, with the network of the plan that it trains
+WARMUP, LOOK = 20, 50  # number of steps before the measurement, and between two readings of the clock
 
 
 def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -53,7 +54,7 @@ def _recipe(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def random_images(classes: int, training: int, test: int, size: int = 32) -> ImageData:
-    """Return noise in the shape of CIFAR."""
+    """Return images of noise with the shapes of CIFAR's images."""
     draw = torch.Generator().manual_seed(0)
 
     def split(n: int) -> Split:
@@ -65,8 +66,8 @@ def random_images(classes: int, training: int, test: int, size: int = 32) -> Ima
 
 
 def measure(recipe: Recipe, data: ImageData, device: torch.device, seconds: float) -> dict[str, Any]:
-    """Measure the time of an epoch of ``recipe`` on ``device`` from steps of about ``seconds``, and project the
-    training."""
+    """Measure the time of an epoch of ``recipe`` on ``device`` by running steps for about ``seconds``. Project the time
+    of the training."""
     world, step, timed, took, epoch = World(), 0, 0, 0.0, 0
     with numerics(device, recipe.deterministic):
         net = build_net(recipe)
@@ -90,7 +91,7 @@ def measure(recipe: Recipe, data: ImageData, device: torch.device, seconds: floa
                     took, timed = time.perf_counter() - begun, step - warmup
                     if took >= seconds:
                         break
-            losses = engine.meter.flush()  # flush waits for the device
+            losses = engine.meter.flush()  # flush waits until the device has finished
             if step > warmup:
                 took, timed = time.perf_counter() - begun, step - warmup
             epoch += 1

@@ -1,7 +1,7 @@
-"""Does a GPU compute what the CPU does? Logits and gradients of every family, in float64, float32 and bf16.
+"""Checks that a GPU computes the same as the CPU: logits and gradients of every family, in float64, float32 and bf16.
 
-In float64 only the order of sums differs, so a wrong kernel or layout shows at once. The distance of float32 (without
-TF32) and bf16 from the CPU's float64 is also reported.
+In float64, only the order of sums differs, so a wrong kernel or layout is detected at once. The differences of float32
+(without TF32) and bf16 from the CPU's float64 are also reported.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ def _compared(name: str, plan: Plan) -> dict[str, Any]:
             off = {what: _off(found[what], value) for what, value in wanted.items()}
             rows.append({"model": name, "precision": kind, "layout": form, "within": WITHIN, **off})
             if kind == "float64" and max(off.values()) > WITHIN:
-                raise AssertionError(f"{name}, {form}: differs from the CPU in float64 by {off}")
+                raise AssertionError(
+                    f"{name}, {form}: in float64, the result differs from the CPU's by {off} times the largest value"
+                )
     return {"rows": rows}
 
 
 def _results(net: nn.Module, device: str, dtype: torch.dtype, autocast: bool = False) -> dict[str, Tensor]:
-    """Return logits in evaluation, and logits in training with all gradients as one vector. Nothing is random."""
+    """Return the logits in evaluation, and one vector of the logits in training and all gradients. Nothing is
+    random."""
     gated = isinstance(net, pp.PathNet) and any(join.gates for join in net.wiring.joins.values())
     options: dict[str, Any] = {"paths": "loops=max"} if gated else {}
     x, y = images(BATCH).to(device, dtype), labels(BATCH).to(device)
@@ -67,5 +70,5 @@ def _results(net: nn.Module, device: str, dtype: torch.dtype, autocast: bool = F
 
 
 def _off(found: Tensor, wanted: Tensor) -> float:
-    """Return the largest difference, as a share of the largest value."""
+    """Return the largest difference between the results, as a share of the largest value."""
     return float((found.cpu().double() - wanted).abs().max() / wanted.abs().max())

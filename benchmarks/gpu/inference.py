@@ -1,4 +1,4 @@
-"""Inference of every family and its peers, also as CUDA graphs: :mod:`benchmarks.inference` in less time."""
+"""Measures inference of every family and its peers, also as CUDA graphs: a shorter :mod:`benchmarks.inference`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.models import MODELS
 
 
 def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
-    MODELS.update({name: plan.model(name) for name in MODELS})  # tiny networks in the rehearsal
+    MODELS.update({name: plan.model(name) for name in MODELS})  # the rehearsal measures tiny networks
     rivals = {model.rival for model in MODELS.values()}
     names = [name for name, model in MODELS.items() if model.whose == "ours" or name in rivals]
     return {

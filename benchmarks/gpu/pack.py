@@ -1,10 +1,10 @@
-"""``make gpu-pack DATA=DIR``: a folder with what a GPU machine lacks, at most 30 MiB.
+"""Writes a folder of at most 30 MiB with the files that a GPU machine may lack (``make gpu-pack DATA=DIR``).
 
-``wheels/``        packages for its Python that its image may not have, without their dependencies
+``wheels/``        packages for the GPU machine's Python, without their dependencies
 ``cifar10/data/``  the parquet files of CIFAR-10 from DIR
-``revision.txt``   the revision of the checkout that the folder was made from
+``revision.txt``   the revision of the checkout from which the folder was made
 
-It needs pip and a package index, but nothing of Polypath.
+The command needs pip and a package index, but nothing of Polypath.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make gpu-pack", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10's parquet files")
     parser.add_argument("--out", type=Path, default=ROOT / "gpu-pack")
-    parser.add_argument("--python", default="3.12", help="the GPU machine's (3.12)")
-    parser.add_argument("--constraints", type=Path, default=ROOT / "constraints.txt", help="versions of the packages")
+    parser.add_argument("--python", default="3.12", help="version of the GPU machine's Python (3.12)")
+    parser.add_argument(
+        "--constraints", type=Path, default=ROOT / "constraints.txt", help="file with the packages' versions"
+    )
     args = parser.parse_args(argv)
     half = args.out.with_name(args.out.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         images = _images(args.data)
         versions = _versions(args.constraints)
         if args.out.exists():
-            raise ValueError(f"{args.out}: exists; remove it first")
+            raise ValueError(f"--out {args.out}: this folder exists; remove it first")
         (half / "cifar10/data").mkdir(parents=True)
         for file in images:
             shutil.copy(file, half / "cifar10/data" / file.name)
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         (half / "revision.txt").write_text(subprocess.run(head, capture_output=True, text=True).stdout)
         size = sum(file.stat().st_size for file in half.rglob("*"))
         if size > MOST:
-            raise ValueError(f"{size / 2**20:.1f} MiB in all: must be at most {MOST / 2**20:g}")
+            raise ValueError(f"the folder has {size / 2**20:.1f} MiB: must be at most {MOST / 2**20:g} MiB")
         half.rename(args.out)
     except (ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"gpu-pack: {error}", file=sys.stderr)
@@ -61,11 +63,13 @@ def _images(folder: Path) -> list[Path]:
         found = {part: sorted(place.glob(f"{part}-*.parquet")) for part in ("train", "test")}
         if all(found.values()):
             return [file for files in found.values() for file in files]
-    raise ValueError(f"--data {folder}: must have train-*.parquet and test-*.parquet, itself or in its folder data")
+    raise ValueError(
+        f"--data {folder}: must contain train-*.parquet and test-*.parquet, directly or in its folder data"
+    )
 
 
 def _versions(constraints: Path) -> list[str]:
-    """Return those of our packages that the file contains, as ``name==version``."""
+    """Return, as ``name==version``, the packages to pack that the file of versions contains."""
     lines = constraints.read_text().splitlines()
     return [line for line in lines if line.partition("==")[0].replace("-", "_") in PACKAGES]
 

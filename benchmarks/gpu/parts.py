@@ -1,4 +1,4 @@
-"""A result file that grows part by part, so that a stopped step resumes."""
+"""A result file that is written part by part, so that a stopped step can resume."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from polypath.storage.files import write_json
 
 Part = Callable[[], dict[str, Any]]
 SAME = ("revision", "packed", "torch", "device_name")
-"""Facts of an environment. Results of another environment are not added to."""
+"""Fields of an environment that must be equal to those in a result file. Otherwise, the file is started again."""
 
 
 def measure(file: Path, parts: Mapping[str, Part], environment: Mapping[str, Any]) -> bool:
-    """Run the parts that ``file`` does not have yet, and write it after each. Returns whether all parts are there.
+    """Run the parts that ``file`` does not contain yet, and write the file after each part. Return whether all parts
+    succeeded.
 
-    A part returns lists, which are joined with those of other parts, and other values, of which the last one stays. A
-    part that raises is noted in ``failed`` and is tried again next time.
+    Lists that parts return under the same key are joined. Of other values, the last one is kept. If a part raises an
+    exception, it is recorded in ``failed``, and the part runs again next time.
     """
     document = _kept(file, environment)
     for name, part in parts.items():
@@ -43,8 +44,8 @@ def measure(file: Path, parts: Mapping[str, Part], environment: Mapping[str, Any
 
 
 def with_pack(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the environment with the revision that the pack was made from, since a copy of a checkout may have no git.
-    The command is left out, since it contains folders of the machine."""
+    """Return the environment with the revision from which the pack was made, since a copy of a checkout may have no
+    git. The command is left out, since it contains folders of this machine."""
     known = {name: value for name, value in environment.items() if name != "command"}
     return {**known, "packed": os.environ.get("POLYPATH_PACKED")}
 

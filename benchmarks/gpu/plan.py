@@ -1,4 +1,4 @@
-"""What the steps of ``make gpu`` measure, and a tiny form of it for the rehearsal."""
+"""The amount of work in the steps of ``make gpu``, and a tiny amount for the rehearsal."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TINY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The amount of measuring.
+    """A plan of the amount of measurement.
 
     Attributes:
         seconds: measuring time of each comparison.
         batches: batch sizes in training and inference.
-        images: the folder of CIFAR-10; None if there is none, and noise replaces it.
-        cut: fields that make a network of this name tiny.
+        images: the folder of CIFAR-10. If it is None, images of noise are used.
+        cut: for each network, fields of its family that make it tiny.
     """
 
     seconds: float = 2.0
@@ -36,11 +36,11 @@ class Plan:
     images: str | None = None
     epoch_seconds: float = 15.0
     noise: tuple[int, int] = (50_000, 10_000)
-    batch_size: int | None = None  # of recipes; None means the published one
+    batch_size: int | None = None  # batch size of recipes; None means the published one
     cut: Mapping[str, Mapping[str, Any]] | None = None
 
     def model(self, name: str) -> Model:
-        """Return a network of the benchmarks, in tiny form if this plan is tiny."""
+        """Return a network of the benchmarks, in tiny form if this plan has ``cut``."""
         model = MODELS[name]
         if self.cut is None or name not in self.cut:
             return model

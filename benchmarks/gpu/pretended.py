@@ -1,8 +1,8 @@
-"""A processor that stands in for a GPU, so that code for CUDA can run without one, line by line.
+"""A CPU that stands in for a GPU, so that every line of code for CUDA can run without a GPU.
 
-Inside :func:`pretended`, tensors requested on ``cuda`` are made on the CPU, and the used functions of ``torch.cuda``
-work. CUDA graphs are really recorded and replayed, as a list of calls whose outputs keep their place in memory. Speed,
-autocast and compilation are not imitated.
+Inside :func:`pretended`, tensors requested on ``cuda`` are made on the CPU, and those functions of ``torch.cuda`` that
+Polypath uses work. CUDA graphs are recorded and replayed as a list of calls whose outputs keep their place in memory.
+Speed, autocast and compilation are not imitated.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ NAME = "a processor that stands for a GPU"
 
 @contextlib.contextmanager
 def pretended() -> Iterator[None]:
-    """Make it seem that there is one CUDA device, inside the block."""
+    """Make torch report one CUDA device inside the block."""
     with contextlib.ExitStack() as stack:
         for name, value in _ANSWERS.items():
             stack.enter_context(patch.object(torch.cuda, name, value))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiling would need the driver
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # compilation would need the driver
         stack.enter_context(_OnCpu())
         yield
 
@@ -38,7 +38,7 @@ def real() -> bool:
 
 
 class CUDAGraph:
-    """Calls with the tensors that they read and returned."""
+    """A stand-in for ``torch.cuda.CUDAGraph``: recorded calls, with the tensors that they read and returned."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[..., Any], Any, dict[str, Any], Any]] = []
@@ -53,7 +53,7 @@ class CUDAGraph:
 
 
 class _Recorder(TorchDispatchMode):
-    """A stand-in for ``torch.cuda.graph`` that records every call made inside."""
+    """A stand-in for ``torch.cuda.graph`` that records every call in its block."""
 
     active = 0
 
@@ -82,8 +82,8 @@ class _OnCpu(TorchFunctionMode):
         if func in (Tensor.cuda, Tensor.pin_memory):
             return args[0]
         if func is Tensor.cpu:
-            return args[0].clone()  # a transfer from a GPU makes a copy
-        if func is torch.device:  # torch.device only refers to a place and makes nothing there
+            return args[0].clone()  # a transfer from a real GPU makes a copy
+        if func is torch.device:  # torch.device only refers to a device, and makes no tensor
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map(_placed, (args, kwargs or {}))
         return func(*args, **kwargs)
@@ -96,7 +96,7 @@ def _placed(value: Any) -> Any:
 
 class _Stream:
     def wait_stream(self, other: _Stream) -> None:
-        """Return at once, since everything has run already."""
+        """Return at once, since all earlier work has finished already."""
 
 
 _ANSWERS: dict[str, Any] = {

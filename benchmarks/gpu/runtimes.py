@@ -1,5 +1,5 @@
-"""The shipped bundle as CUDA graphs, float32 and bf16: are its answers those of torch on the CPU, and how fast is
-it?"""
+"""Runs the shipped bundle as CUDA graphs, in float32 and bf16. Compares the results with those of torch on the CPU, and
+measures the speed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def _path(bundle: Bundle, path: str, precision: str, plan: Plan) -> dict[str, An
         draw = np.random.default_rng(batch)
         first, other = (draw.standard_normal((batch, 3, *bundle.size), np.float32) for _ in range(2))
         run, reference = graphs.prepare(path, batch), torch_.prepare(path, batch)
-        off = max(_off(run(x), reference(x)) for x in (first, other))  # the second input shows that inputs are read
+        off = max(_off(run(x), reference(x)) for x in (first, other))  # a second input, in case inputs are not read
         if off > WITHIN[precision]:
-            raise AssertionError(f"{path}, {precision}, batch {batch}: differs from the CPU by {off:.1e}")
+            raise AssertionError(f"{path}, {precision}, batch {batch}: the logits differ from the CPU's by {off:.1e}")
         times = [_timed(run, first) for _ in range(CALLS if plan.cut is None else 2)]
         rows.append({
             "path": path, "precision": precision, "batch": batch, "share": off, "within": WITHIN[precision],
@@ -48,12 +48,12 @@ def _path(bundle: Bundle, path: str, precision: str, plan: Plan) -> dict[str, An
 
 
 def _predictor(bundle: Bundle) -> dict[str, Any]:
-    """Check what a user does: the runtime is chosen, and a budget is met."""
+    """Check the default use: the predictor chooses CUDA graphs as the runtime, and meets a budget."""
     predictor = pp.AnytimePredictor(bundle, profile=0.1)
     pixels = np.zeros((1, *bundle.size, 3), np.uint8)
     answer = predictor.predict(pixels, budget_ms=1000)
     if predictor.runtime.name != "cuda-graphs":
-        raise AssertionError(f"the predictor took {predictor.runtime.name}")
+        raise AssertionError(f"the predictor chose the runtime {predictor.runtime.name}: must be cuda-graphs")
     return {"answered": {"path": answer.path, "ms": answer.ms, "device": predictor.runtime.device}}
 
 
@@ -63,5 +63,5 @@ def _off(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def _timed(run: Callable[[np.ndarray], Any], x: np.ndarray) -> float:
     begun = time.perf_counter()
-    run(x)  # run ends with its logits on the host
+    run(x)  # a run ends when its logits are on the host
     return 1e3 * (time.perf_counter() - begun)

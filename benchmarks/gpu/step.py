@@ -1,6 +1,6 @@
 """Runs one step of ``make gpu`` in a separate process: ``python3 -m benchmarks.gpu.step NAME --out FILE``.
 
-The step ``look`` only reports whether everything is there.
+The step ``look`` only checks that the packages and the GPU are there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODULES = {
     "gpu_epochs": "epochs",
     "gpu_compiled": "compiled",
 }
-WITHOUT = "torch sees no CUDA device here; `make gpu-rehearse` runs every step on the processor"
+WITHOUT = "torch finds no CUDA device on this machine; `make gpu-rehearse` runs every step on the processor"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         from benchmarks.gpu.pretended import pretended
         from polypath.training.run import environment
     except ImportError as error:
-        print(f"{error}; `make gpu-pack` writes a folder of what a GPU machine may lack", file=sys.stderr)
+        print(f"{error}; `make gpu-pack` writes a folder with packages that a GPU machine may lack", file=sys.stderr)
         return 2
     if not args.rehearse and not torch.cuda.is_available():
         print(WITHOUT, file=sys.stderr)

@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[2] / "tests/test_gpu.py"
 
 
 class Outcomes:
-    """Collects the outcomes of tests."""
+    """A pytest plugin that collects the outcomes of tests."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -29,10 +29,10 @@ def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def run() -> dict[str, Any]:
-    """Run all of them. Tests that fail are listed in the error."""
+    """Run all tests that need a GPU. The error of a failed run lists the tests that failed."""
     seen = Outcomes()
     status = pytest.main(["-x", "-p", "no:cacheprovider", str(FILE)], [seen])
     failed = [row["test"] for row in seen.rows if row["outcome"] == "failed"]
     if status or failed or not seen.rows:
-        raise AssertionError(f"pytest ended with {int(status)}; failed: {', '.join(failed) or 'none ran'}")
+        raise AssertionError(f"pytest ended with status {int(status)}; failed tests: {', '.join(failed) or 'none'}")
     return {"rows": seen.rows}

@@ -1,4 +1,4 @@
-"""Training steps of every family and its peers, float32 and bf16: :mod:`benchmarks.training` in less time."""
+"""Measures training steps of every family and its peers in float32 and bf16: a shorter :mod:`benchmarks.training`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.models import MODELS
 
 
 def parts(plan: Plan) -> dict[str, Callable[[], dict[str, Any]]]:
-    MODELS.update({name: plan.model(name) for name in MODELS})  # tiny networks in the rehearsal
+    MODELS.update({name: plan.model(name) for name in MODELS})  # the rehearsal measures tiny networks
     groups = [group for group in training.groups() if len(group) > 1]
     return {
         f"{group[-1]}, batch {batch}, {precision}": partial(_group, group, batch, precision, plan.seconds)

@@ -1,8 +1,9 @@
-"""Paths of a Polypath bundle: the folder that BUNDLE names, else the one that comes with Polypath.
+"""Paths of a Polypath bundle. The environment variable BUNDLE is its folder; the default is Polypath's own bundle.
 
     BUNDLE=mine polypath bench anytime --method benchmarks/methods/bundle.py --data.source DIR
 
-PFLOP says what its training took: `polypath export` does not know it, `summary.json` of the run does.
+The environment variable PFLOP is the cost of its training. A bundle does not contain this number; `summary.json` of the
+run does.
 """
 
 import os

@@ -1,8 +1,10 @@
-"""Separate networks as ONNX files: those in the folder that ONNX names, in the order of their names, the best last.
+"""Separate networks as ONNX files. The environment variable ONNX is the files' folder. In the order of their names, the
+file of the most accurate network must be last.
 
     ONNX=networks polypath bench anytime --method benchmarks/methods/onnx_files.py --data.source DIR
 
-Each takes (1, C, H, W) float32, normalised by the numbers below (change them to yours), and gives (1, classes).
+Each network reads (1, C, H, W) float32, normalised with MEAN and STD below (change them to yours), and returns
+(1, classes).
 """
 
 import os

@@ -1,14 +1,14 @@
 """Training by the published recipe of cifar10-airbench94 (Jordan 2024), reimplemented from its description.
 
 The optimiser is SGD with Nesterov momentum on summed losses. Learning rate and weight decay are given for 1,024 images,
-decoupled from each other and from the momentum. Biases of norms learn 64 times as fast and decay like all weights. The
-rate rises from 0.2 of its peak to the peak at 23% of the steps, then falls to 0.07. The first conv is whitened on 5,000
-training images and frozen; its bias is frozen after three epochs. Every fifth step the weights are pulled towards their
-slow average (lookahead), which is the final result. Images are mirrored alternately (each in every other epoch, with a
-random start) and shifted by up to two reflected pixels.
+and are independent of each other and of the momentum. Biases of norms have a learning rate 64 times as high, and the
+same decay as all weights. The learning rate rises from 0.2 of its peak to the peak at 23% of the steps, then falls to
+0.07 of it. The first conv is set to whiten 5,000 training images and then frozen; its bias is frozen after three
+epochs. Every fifth step, the weights are set to their slow average (lookahead), which is the final result. Images are
+mirrored alternately (each image in every second epoch, with a random start) and shifted by up to two reflected pixels.
 
-Differences from the original: float32 or bf16 instead of float16, and any number of steps. All randomness comes from
-the seed and the epoch, so a run resumes from a checkpoint bit-exactly.
+Differences from the original are float32 or bf16 instead of float16, and any number of steps. All random numbers depend
+only on the seed and the epoch, so a run resumes from a checkpoint bit-exactly.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ START, PEAK, END = 0.2, 0.23, 0.07
 
 @dataclass(frozen=True, kw_only=True)
 class AirRecipe:
-    """The recipe's hyper-parameters, with the published values.
+    """The hyper-parameters of the recipe, with the published values as defaults.
 
     Args:
         steps: number of steps of the optimiser (published: 9.9 epochs).
         lr, weight_decay: learning rate and weight decay for 1,024 images.
-        whiten_images: number of training images whose patches are whitened.
-        whiten_epochs: epochs until the bias of the whitening conv is frozen.
+        whiten_images: number of training images from whose patches the whitening is computed.
+        whiten_epochs: number of epochs after which the bias of the whitening conv is frozen.
     """
 
     model: AirNet
@@ -75,13 +75,13 @@ class AirRecipe:
     checkpoint_steps: int = 20
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON values, as read back from a file."""
+        """Return the recipe as JSON values, equal to those that are read from its file."""
         values = {**asdict(self), "model": {"family": self.model.family, "arguments": asdict(self.model)}}
         return json.loads(json.dumps(values))
 
 
 def rate(step: int, steps: int) -> float:
-    """Return the learning rate at a step (from 0), as a share of the peak."""
+    """Return the learning rate at a step (counted from 0), as a share of the peak."""
     warm = int(PEAK * steps)
     if step < warm:
         return START + (1.0 - START) * step / warm
@@ -89,13 +89,15 @@ def rate(step: int, steps: int) -> float:
 
 
 def slowness(step: int, steps: int) -> float:
-    """Return the decay of the slow average after ``step`` steps: the share of its old value that it keeps."""
+    """Return the decay of the slow average after ``step`` steps: the share of the old value that is kept."""
     return 0.95**LOOKAHEAD * (step / steps) ** 3
 
 
 def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
-    """Make the optimiser with two groups, biases of norms and the rest, each with its peak rate under ``peak``."""
-    scale = 1024 * (1 + 1 / (1 - recipe.momentum))  # the step of a constant gradient, relative to one image's
+    """Make the optimiser with two groups: biases of norms, and the other parameters. ``peak`` of a group is its peak
+    learning rate."""
+    # size of the step under a constant gradient, relative to that of one image
+    scale = 1024 * (1 + 1 / (1 - recipe.momentum))
     lr, decay = recipe.lr / scale, recipe.weight_decay * recipe.batch_size / scale
     shifts = {m.bias for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
     learnt = [p for p in net.parameters() if p.requires_grad]
@@ -105,18 +107,18 @@ def optimizer(net: PathNet, recipe: AirRecipe) -> torch.optim.SGD:
 
 
 def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any]:
-    """Train in ``folder``, or resume there, and write ``model/`` and ``summary.json``. Returns the values of the
-    summary.
+    """Train in ``folder``, or resume the training there, and write ``model/`` and ``summary.json``. Return the values
+    of the summary.
 
     Raises:
-        ValueError: the folder has another recipe, or there are fewer images than a batch.
+        ValueError: the folder has a run of another recipe, or there are fewer images than a batch has.
         FloatingPointError: the loss is not finite.
-        Interrupted, Stopped: Ctrl-C or SIGTERM. A checkpoint is written.
+        Interrupted, Stopped: Ctrl-C or SIGTERM was received. A checkpoint has been written.
     """
     file, written = folder / "summary.json", recipe.to_json()
     known = folder / "recipe.json"
     if known.is_file() and read_json(known) != written:
-        raise ValueError(f"{folder}: a run of another recipe; choose another --folder")
+        raise ValueError(f"{folder} contains a run of another recipe: choose another --folder")
     if file.is_file():
         return read_json(file)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,9 @@ def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any
         for _ in training.steps():
             if request.signal:
                 training.save()
-                raise leaving(request.signal, f"{folder}: stopped after step {training.step}; the same command resumes")
+                raise leaving(
+                    request.signal, f"{folder}: stopped after step {training.step}; run the same command to resume"
+                )
     save(
         training.net.cpu(),
         folder / MODEL,
@@ -149,25 +153,27 @@ def train_air(recipe: AirRecipe, folder: Path, data: ImageData) -> dict[str, Any
 
 
 class AirTraining:
-    """The state of a run, and its steps.
+    """A run of airbench's recipe: its state, and the steps that change it.
 
     Attributes:
-        net, step, flop: the state after the last step.
-        batches: steps of an epoch. A smaller last batch is dropped.
-        seconds: time of earlier sessions.
+        net, step, flop: the network, the number of steps and the floating-point operations so far.
+        batches: number of steps in an epoch. A smaller last batch is dropped.
+        seconds: seconds of earlier sessions.
 
     Raises:
-        ValueError: fewer images than a batch, or images not in memory.
+        ValueError: there are fewer images than a batch has, or the images are not in memory.
     """
 
     def __init__(self, recipe: AirRecipe, data: ImageData, checkpoints: Checkpoints) -> None:
         if not isinstance(data.train, Split):
-            raise ValueError("airbench needs its images in memory (data.streaming = False)")
+            raise ValueError("airbench requires images in memory (data.streaming = False)")
         self.recipe, self.data, self.checkpoints = recipe, data, checkpoints
         self.images, self.labels = data.train.images, data.train.labels
         self.batches = len(self.labels) // recipe.batch_size
         if not self.batches:
-            raise ValueError(f"batch_size = {recipe.batch_size}: there are only {len(self.labels)} training images")
+            raise ValueError(
+                f"batch_size = {recipe.batch_size}: must be at most {len(self.labels)}, the number of training images"
+            )
         self.device = resolve_device(recipe.device)
         self.precision = resolve_precision("auto", self.device)
         self.net = recipe.model.build(recipe.seed)
@@ -188,7 +194,7 @@ class AirTraining:
         checkpoints.newest(self._load)
 
     def steps(self) -> Iterator[float]:
-        """Train to the end. Yields the mean loss of each step."""
+        """Train to the end, and yield the mean loss of each step."""
         while self.step < self.recipe.steps:
             yield self._train(*self._batch())
             if self.step % self.batches == 0:
@@ -209,7 +215,9 @@ class AirTraining:
         loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing, reduction="sum")
         mean = loss.item() / len(y)
         if not math.isfinite(mean):
-            raise FloatingPointError(f"airbench: the loss is not finite in step {self.step + 1}")
+            raise FloatingPointError(
+                f"airbench: the loss of step {self.step + 1} is not finite; try a lower learning rate"
+            )
         loss.backward()
         self.optimizer.step()
         self.flop += self.counter.take()
@@ -222,7 +230,7 @@ class AirTraining:
 
     @torch.no_grad()
     def _look(self, kept: float) -> None:
-        """Do a lookahead: move the slow average towards the weights, then set the weights to it."""
+        """Do a lookahead: move the slow average towards the weights, then set the weights to the average."""
         for name, t in self._averaged().items():
             t.copy_(self.slow[name].lerp_(t, 1.0 - kept))
 
@@ -232,7 +240,7 @@ class AirTraining:
     # --- images ------------------------------------------------------------------------------------------
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Return images and labels of the next step, as a pure function of the seed and the step."""
+        """Return images and labels of the next step. They depend only on the seed and the step."""
         recipe, images = self.recipe, len(self.labels)
         epoch, batch = divmod(self.step, self.batches)
         if epoch != self._epoch:

@@ -4,9 +4,10 @@ The network has a frozen 2×2 whitening conv, GELU, and three groups of two 3×3
 Batch-norms learn only a bias. The linear layer has no bias, and its logits are divided by 9. The convs are initialised
 as identities on the input channels (Dirac), and by torch's default for further output channels.
 
-Test-time views are paths. ``plain`` is the image, ``mirror`` the mean of the image and its mirror image. The whole
-network adds both for the image shifted by one pixel up-left and down-right, and weights the three pairs by 1/2, 1/4,
-1/4. The linear layer has no bias, so the mean of the features gives the mean of the logits.
+Test-time views are paths. ``plain`` uses the image, ``mirror`` the mean of the image and its mirror image. The whole
+network uses three such pairs: of the image, of the image shifted by one pixel up and left, and of the image shifted by
+one pixel down and right. Their weights are 1/2, 1/4 and 1/4. The linear layer has no bias, so the mean of the features
+gives the mean of the logits.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from polypath.families.base import Family
 KERNEL = 2
 PLAIN, MIRROR, VIEWS = "views=plain", "views=mirror", "whole"
 MOVES = {"centre": None, "upleft": 0, "downright": 2}
-"""The offset of each view in an image padded by one reflected pixel."""
+"""The offset of each shift in an image that is padded by one reflected pixel."""
 
 
 class Mirror(nn.Module):
-    """Flips images ``(N, C, H, W)`` left to right."""
+    """A module that flips images ``(N, C, H, W)`` left to right."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flip(-1)
 
 
 class Move(nn.Module):
-    """Pads images by one reflected pixel, then crops them to their size at offset ``start``."""
+    """A module that pads images by one reflected pixel, then crops them to their size at offset ``start``."""
 
     def __init__(self, start: int) -> None:
         super().__init__()
@@ -77,11 +78,11 @@ class Group(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AirNet(Family, name="bench-airnet"):
-    """See the module's docstring.
+    """The network of cifar10-airbench94; see the module's docstring.
 
     Args:
-        widths: channels of the groups.
-        init: ``own``, the initialisation described in the module's docstring.
+        widths: number of channels of each group.
+        init: ``own``, the initialisation that the module's docstring describes.
     """
 
     widths: tuple[int, ...] = (64, 256, 256)
@@ -93,7 +94,7 @@ class AirNet(Family, name="bench-airnet"):
         super().__post_init__()
         check_fields(self, widths=each(whole(1)))
         if len(self.widths) != 3:
-            raise ValueError(f"widths = {self.widths}: must be three")
+            raise ValueError(f"widths = {self.widths}: must be three numbers")
 
     @property
     def min_size(self) -> int:
@@ -106,7 +107,7 @@ class AirNet(Family, name="bench-airnet"):
         return [PLAIN, MIRROR]
 
     def initialise(self, net: PathNet) -> None:
-        """Do nothing: the modules have initialised their weights."""
+        """Do nothing, since the modules have initialised their weights themselves."""
 
     def build_graph(self, b: NetBuilder) -> str:
         pairs = {}
@@ -120,7 +121,7 @@ class AirNet(Family, name="bench-airnet"):
         return b.add("head.classifier", z, ScaledLinear(self.widths[-1], self.num_classes, 1 / 9), depth=1)
 
     def _body(self, b: NetBuilder, view: str, z: str) -> str:
-        """Add one view's nodes, over modules that all views share. Returns the node of the features
+        """Add the nodes of one view. They run modules that all views share. Return the node of the features
         ``(N, widths[-1])``."""
         white = 2 * self.in_chans * KERNEL**2
         z = _shared(b, view, "whiten", z, lambda: _whitening(self.in_chans, white))
@@ -139,7 +140,7 @@ def _shared(b: NetBuilder, view: str, path: str, z: str, make: Callable[[], nn.M
 def _views(wiring: Wiring, value: str) -> dict[str, list[str]]:
     choices = {"plain": {"all": ["centre"], "centre.pair": ["plain"]}, "mirror": {"all": ["centre"]}}
     if value not in choices:
-        raise ValueError(f"views = {value!r}: must be plain or mirror; all of them are the whole network")
+        raise ValueError(f"views = {value!r}: must be plain or mirror; for all views, use the whole network")
     return choices[value]
 
 
@@ -166,9 +167,9 @@ def _whitening(ins: int, outs: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def whiten(conv: nn.Conv2d, images: Tensor, eps: float = 5e-4) -> None:
-    """Set a conv's filters to whiten patches of normalised ``images`` ``(N, C, H, W)``, and to the negatives of these
-    filters. The filters are eigenvectors of the patches' second moments, each divided by the root of its eigenvalue +
-    eps."""
+    """Set a conv's filters to filters that whiten patches of normalised ``images`` ``(N, C, H, W)``, and to their
+    negatives. These filters are eigenvectors of the patches' second moments. Each is divided by
+    √(its eigenvalue + ``eps``)."""
     size = conv.kernel_size[0]
     patches = F.unfold(images.float(), size).transpose(1, 2).flatten(0, 1)  # (patches, C · size²)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))

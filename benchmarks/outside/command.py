@@ -1,4 +1,4 @@
-"""``python -m benchmarks outside``: its options, and all steps from images to the result."""
+"""The command ``python -m benchmarks outside``: its options, and all steps from images to the result."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ TRIAL = 0.1
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """Return the result for these command-line arguments; None with ``--plan``.
+    """Run the command with these arguments. Return its result, or None with ``--plan``.
 
     Raises:
-        ValueError: an illegal option, or a folder of other runs.
+        ValueError: an option is illegal, or the folder contains other runs.
         ImportError: the runtime is not installed.
-        SystemExit: malformed arguments, or ``--help``.
+        SystemExit: an argument is malformed, or is ``--help``.
     """
     asked = parser().parse_args(arguments)
     config = data_of(asked.data)
     known = methods(config, check("--width", asked.width, whole(4)))
     names = asked.only.split(",") if asked.only else list(known)
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"--only: {unknown[0]!r} must be some of {', '.join(known)}")
+        raise ValueError(f"--only: {unknown[0]!r}: must be one or more of {', '.join(known)}")
     check("--pflop", asked.pflop, number(above=0))
     check("--trial", asked.trial, number(above=0, high=1))
     seeds = range(check("--seeds", asked.seeds, whole(1)))
@@ -77,7 +77,7 @@ def measure(
 
     Args:
         known: all methods by name.
-        pflop: training PFLOP of a method and seed, without tuning.
+        pflop: training PFLOP of each method and seed, without tuning.
         trial: see :func:`benchmarks.outside.plan.plan`.
         runtime: as for :func:`polypath.worth.deployed.runtime_name`.
         beside: bundles to time and score as well, by name.
@@ -102,16 +102,21 @@ def _finished(folder: Path, planned: Planned, method: Method, seeds: Sequence[in
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     made = argparse.ArgumentParser("python -m benchmarks outside", description=__doc__, allow_abbrev=False)
-    made.add_argument("--data", default=cifar10(), help="folder of CIFAR-10, or a Hub name (default %(default)s)")
+    made.add_argument(
+        "--data", default=cifar10(), help="folder of CIFAR-10, or its name on the Hub (default %(default)s)"
+    )
     made.add_argument(
         "--pflop", type=float, default=0.02, help="training PFLOP per method and seed (default %(default)s)"
     )
-    made.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 (default %(default)s)")
+    made.add_argument("--seeds", type=int, default=1, help="number N of seeds; they are 0 to N-1 (default %(default)s)")
     made.add_argument(
-        "--only", default="", help="methods to train, separated by commas; the result has all finished ones"
+        "--only", default="", help="methods to train, separated by commas; the result has all finished methods"
     )
     made.add_argument(
-        "--width", type=int, default=WIDTH, help="channels of the ResNets; MSDNet's scale with it (default %(default)s)"
+        "--width",
+        type=int,
+        default=WIDTH,
+        help="channels of the ResNets; MSDNet's scale in proportion (default %(default)s)",
     )
     made.add_argument(
         "--trial",
@@ -122,23 +127,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--folder",
         default=str(PLACE / "outside"),
-        help="folder of the runs; an existing one is continued (default %(default)s)",
+        help="folder of the runs; runs in an existing folder are continued (default %(default)s)",
     )
     made.add_argument(
         "--runtime",
         default="auto",
         choices=("auto", *RUNTIMES, "none"),
-        help="runtime to time in (default %(default)s)",
+        help="runtime in which times are measured (default %(default)s)",
     )
     made.add_argument(
         "--beside",
         action="append",
         default=[],
         metavar="BUNDLE",
-        help=f"a bundle, or {SHIPPED!r}, to score and time as well",
+        help=f"folder of a bundle to score and time as well, or {SHIPPED!r}; may be repeated",
     )
     made.add_argument(
-        "--plan", action="store_true", help="only list what would be trained, its PFLOP and its time here"
+        "--plan",
+        action="store_true",
+        help="only list the planned trainings, with their PFLOP and their time on this machine",
     )
     return made
 

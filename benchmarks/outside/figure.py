@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def front_figure(result: Mapping[str, Any]) -> Figure:
-    """Draw the mean test error over the seeds of each point, against its median milliseconds (MACs if nothing was
-    timed)."""
+    """Draw the test error of each point, averaged over the seeds, against its median milliseconds. If nothing was
+    timed, draw the error against MACs."""
     data, points = result["data"], result["points"]
     timed = all(row["p50_ms"] is not None for row in points)
     title = f"{result['pflop']:g} PFLOP a method: {data['images']:,} test images of {data['name']}"
@@ -31,7 +31,7 @@ def front_figure(result: Mapping[str, Any]) -> Figure:
         }
         axis.errorbar(sorted(along), errors, ends, ls="-" if i < len(COLOURS) else "--", lw=1.2, ms=5.5, **look)
     axis.set_xscale("log")
-    axis.set_xlabel("milliseconds of one image on one thread (median)" if timed else "MACs of one image (millions)")
+    axis.set_xlabel("milliseconds for one image on one thread (median)" if timed else "MACs for one image (millions)")
     axis.set_ylabel("test error (%), from the lowest to the highest seed")
     legend_below(figure)
     return figure

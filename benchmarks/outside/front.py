@@ -1,4 +1,4 @@
-"""The fronts of a result: points by method, and the share of a box of time and error that they dominate."""
+"""The fronts of a result: the points of each method, and the share of a box of time and error that they dominate."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from polypath.analysis.deadline import Interval, hypervolume
 from polypath.reproduce.bootstrap import Means, Sample, draw, interval
 
 LEVEL = 0.95
-WORST = 90.0  # percent error of guessing among ten classes
+WORST = 90.0  # error of guessing among ten classes, in percent
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A path: its milliseconds, and which test images it answers correctly, ``(seeds, images)``."""
+    """A path as a point: its milliseconds, and which test images it classifies correctly, ``(seeds, images)``."""
 
     ms: float
     hits: np.ndarray
 
 
 Front = Mapping[str, Point]
-"""The points of a method, by name."""
+"""The points of a method by their names."""
 
 
 def packed(hits: np.ndarray) -> list[str]:
-    """Return answers ``(seeds, images)`` as text for JSON: a row for each seed, bits in base64."""
+    """Return the array ``(seeds, images)`` bool as texts for JSON: a text for each seed, with the bits in base64."""
     return [base64.b64encode(np.packbits(row).tobytes()).decode() for row in hits]
 
 
 def unpacked(rows: list[str], images: int) -> np.ndarray:
-    """Return the answers from the rows of :func:`packed`."""
+    """Return the array ``(seeds, images)`` from the texts of :func:`packed`."""
     bits = [np.frombuffer(base64.b64decode(row), np.uint8) for row in rows]
     return np.stack([np.unpackbits(row, count=images) for row in bits]).astype(bool)
 
@@ -50,13 +50,14 @@ def fronts(result: Mapping[str, Any]) -> Mapping[str, Front]:
 
 
 def box_of(all_fronts: Mapping[str, Front]) -> tuple[float, float, float]:
-    """Return the common box: from half of the fastest median to twice the slowest, up to 90% error."""
+    """Return the common box: from half of the fastest median time to twice the slowest, and up to an error of 90%."""
     ms = [point.ms for front in all_fronts.values() for point in front.values()]
     return min(ms) / 2, 2 * max(ms), WORST
 
 
 class Hypervolumes:
-    """Hypervolumes of fronts with intervals over seeds and images. All fronts get the same resampled seeds and images.
+    """The hypervolumes of fronts with intervals over seeds and images. For all fronts, the same seeds and images are
+    resampled.
 
     Raises:
         ValueError: the fronts have different numbers of seeds or images.
@@ -66,18 +67,18 @@ class Hypervolumes:
         self.fronts, self.box = all_fronts, box_of(all_fronts)
         hits = {self._key(m, name): p.hits for m, front in all_fronts.items() for name, p in front.items()}
         if len({array.shape for array in hits.values()}) > 1:
-            raise ValueError("the fronts are not of the same seeds and images")
+            raise ValueError("the fronts have different seeds or images: all must have the same")
         self.sample = Sample(hits, dict.fromkeys(hits, "test"))
         self.draws = draw(self.sample)
         self._known: dict[
             tuple[str, bool], np.ndarray
-        ] = {}  # hypervolumes of the draws, by method and whether images are resampled
+        ] = {}  # hypervolumes of the draws, by the method's name and whether images are resampled
 
     def of(self, method: str) -> Interval:
         return self._interval(lambda means: self._volumes(method, means))
 
     def gain(self, ours: str, theirs: str) -> Interval:
-        """Return the hypervolume of ``ours`` minus that of ``theirs``."""
+        """Return the hypervolume of ``ours`` minus that of ``theirs``, with its interval."""
         return self._interval(lambda means: self._volumes(ours, means) - self._volumes(theirs, means))
 
     def _interval(self, statistic: Any) -> Interval:
@@ -105,7 +106,7 @@ class Hypervolumes:
 
 
 def told(all_fronts: Mapping[str, Front]) -> dict[str, Any]:
-    """Return the hypervolumes of all fronts and all pairwise gains, as JSON values."""
+    """Return the hypervolumes of all fronts and their pairwise differences, as JSON values."""
     volumes = Hypervolumes(all_fronts)
     names = list(all_fronts)
     gains = {a: {b: asdict(volumes.gain(a, b)) for b in names if b != a} for a in names}

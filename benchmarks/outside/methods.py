@@ -1,11 +1,11 @@
-"""Alternatives to paths: methods, each with the networks that it trains.
+"""Alternatives to paths: methods, each with the networks that the method trains.
 
 All networks except airbench's are trained in the same way: SGD with Nesterov momentum, one cycle, batches of 64, label
 smoothing, mirroring, and shifts by up to two reflected pixels (as in airbench's recipe). They do not use channels-last:
-in that layout, torch 2.15's backward of a strided 1×1 conv with few channels corrupts memory on CPUs.
+in that layout, the backward pass of a strided 1×1 conv with few channels corrupts memory on CPUs (torch 2.15).
 
-``resnets`` are :class:`polypath.families.resnet.ResNet`, since timm has no CIFAR ResNet, and pytorchcv's have only one
-width.
+``resnets`` are :class:`polypath.families.resnet.ResNet`, since timm has no ResNet for CIFAR, and those of pytorchcv
+have only one width.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ WIDTH = 12
 
 @dataclass(frozen=True)
 class Method:
-    """A method. All its ``networks`` together get its total PFLOP; ``about`` is a one-line description."""
+    """A method. All its ``networks`` together get the PFLOP of the method. ``about`` is a description in one line."""
 
     about: str
     networks: tuple[Network, ...]
 
 
 def data_of(source: str) -> DataConfig:
-    """Return the configuration of the images in ``source``, the same for all methods."""
+    """Return the configuration of the images in ``source``. It is the same for all methods."""
     augment = AugmentConfig(pad=2, pad_mode="reflect", mirror=True)
     return DataConfig(source=source, validation=HELD_OUT, augment=augment)
 
@@ -66,7 +66,8 @@ def methods(data: DataConfig, width: int = WIDTH) -> dict[str, Method]:
     """Return the methods by name.
 
     Args:
-        width: channels of the first group of the widest ResNets. All networks except airbench's scale with it.
+        width: number of channels in the first group of the widest ResNets. All networks except airbench's scale with
+            this width.
     """
     sizes = {(1, width // 2), (1, 2 * width // 3), (1, width), (2, width)}
     msdnet = MSDNet(first=4 * width // 3, growth=width // 2, hidden=16 * width // 3)

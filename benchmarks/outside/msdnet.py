@@ -1,23 +1,24 @@
-"""MSDNet (Huang et al. 2018): features on several scales in parallel, densely connected, with exits on the coarsest.
+"""MSDNet (Huang et al. 2018): densely connected features on several scales in parallel, with exits on the coarsest.
 
-The design, from the paper (§4, Figure 2 and the appendix on CIFAR):
+The design is that of the paper (§4, Figure 2 and the appendix on CIFAR):
 
-- layer 1: a 3×3 conv makes the finest scale, and strided 3×3 convs make each coarser scale from the next finer one;
-- each later layer adds two parts to each scale: the output of a conv on all maps of this scale and, except on the
-  finest scale, as many channels from a strided conv on all maps of the next finer scale; earlier maps are kept (dense
-  connections);
-- each of these convs is a 1×1 conv to 1, 2, 4 times its output channels on scale 1, 2, 3, then a 3×3 conv, both
-  followed by batch-norm and ReLU;
-- output channels on the scales are in the ratio 1, 2, 4;
-- the layers are split into as many blocks as there are scales, and block i has only the scales from i on; between
-  blocks a 1×1 conv halves the channels of the remaining scales;
-- a classifier reads all maps of the coarsest scale after its layer: two strided 3×3 convs, pooling, a linear layer;
-- *lazy evaluation* skips nodes that the current classifier does not need: here a path runs only alive nodes;
-- all classifiers are trained together, with the sum of their losses
+- Layer 1: a 3×3 conv makes the finest scale, and strided 3×3 convs make each coarser scale from the next finer one.
+- Each later layer adds two parts to each scale: the output of a conv on all maps of this scale and, except on the
+  finest scale, as many channels from a strided conv on all maps of the next finer scale. Earlier maps are kept (dense
+  connections).
+- Each of these convs is a 1×1 conv to 1, 2, 4 times its output channels on scale 1, 2, 3, then a 3×3 conv. Both are
+  followed by batch-norm and ReLU.
+- The numbers of output channels on the scales are in the ratio 1, 2, 4.
+- The layers are split into as many blocks as there are scales, and block i has only the scales from i on. Between
+  blocks, a 1×1 conv halves the channels of the remaining scales.
+- A classifier reads all maps of the coarsest scale after its layer. It has two strided 3×3 convs, pooling and a linear
+  layer.
+- *Lazy evaluation* skips nodes that the current classifier does not need. Here, a path runs only alive nodes.
+- All classifiers are trained together, with the sum of their losses
   (:class:`polypath.training.path_objectives.Exits`).
 
 The paper's network for CIFAR has ``first=16, growth=6, scales=3, hidden=128``, 24 layers and 11 classifiers. The
-default here is a small form of it.
+default here is a smaller network.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ EXITS = "exits"
 
 @dataclass(frozen=True, kw_only=True)
 class MSDNet(Family, name="bench-msdnet"):
-    """See the module's docstring.
+    """A multi-scale network with exits; see the module's docstring.
 
     Args:
         layers: number of layers, including the first.
-        after: layers followed by a classifier; the last layer always has one.
+        after: layers that are followed by a classifier. The last layer always has a classifier.
         scales: number of scales.
         first: channels of the first layer on the finest scale.
         growth: channels that a layer adds on the finest scale.
@@ -69,9 +70,9 @@ class MSDNet(Family, name="bench-msdnet"):
             hidden=whole(1),
         )
         if list(self.after) != sorted(set(self.after)) or any(n >= self.layers for n in self.after):
-            raise ValueError(f"after = {self.after}: must be ascending layers below the last one, {self.layers}")
+            raise ValueError(f"after = {self.after}: must be ascending numbers of layers below the last, {self.layers}")
         if self.scales > self.layers:
-            raise ValueError(f"scales = {self.scales}: there are only {self.layers} layers for the blocks")
+            raise ValueError(f"scales = {self.scales}: must be at most {self.layers}, the number of layers")
 
     @property
     def min_size(self) -> int:
@@ -84,7 +85,7 @@ class MSDNet(Family, name="bench-msdnet"):
         return {EXITS: [*self.path_names(), "whole"]}
 
     def block(self, layer: int) -> int:
-        """Return the block of a layer (from 1), counted from 0. It is also the layer's finest scale."""
+        """Return the block of a layer, counted from 0. It is also the layer's finest scale. Layers count from 1."""
         return (layer - 1) * self.scales // self.layers
 
     def build_graph(self, b: NetBuilder) -> str:
@@ -99,7 +100,7 @@ class MSDNet(Family, name="bench-msdnet"):
         return b.join(EXITS, ends | {"end": end}, kind="switch") if ends else end
 
     def _first_layer(self, b: NetBuilder) -> dict[int, tuple[str, int]]:
-        """Add the first layer. Returns the node and the channels of each scale."""
+        """Add the first layer. Return the node and the number of channels of each scale."""
         maps, z, chans = {}, b.input, self.in_chans
         for scale in range(self.scales):
             outs = self.first * 2**scale
@@ -111,7 +112,7 @@ class MSDNet(Family, name="bench-msdnet"):
     def _layer(self, b: NetBuilder, layer: int, maps: dict[int, tuple[str, int]]) -> dict[int, tuple[str, int]]:
         finest = self.block(layer)
         before = dict(maps)
-        if finest > self.block(layer - 1):  # a block begins
+        if finest > self.block(layer - 1):  # this layer begins a block
             for scale in range(finest, self.scales):
                 z, chans = maps[scale]
                 name = f"transition{finest}.scale{scale + 1}"

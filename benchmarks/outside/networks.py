@@ -1,4 +1,4 @@
-"""A network with its paths, and how it is trained for a number of epochs or steps."""
+"""Networks with their paths, each with a function that trains it for a number of epochs or steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from polypath.training.path_objectives import Exits
 from polypath.training.recipe import Recipe, replace
 from polypath.training.run import RunFolder
 
-BATCH = 64  # images of the timed step
+BATCH = 64  # batch size of the timed step
 SECONDS = 1.0
 BACKWARD = 3  # the cost of a forward and a backward pass, in forward passes
 Step = Callable[[Tensor, Tensor], Any]
@@ -35,8 +35,8 @@ Step = Callable[[Tensor, Tensor], Any]
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of training. ``seconds`` is the time of all sessions, and test images were used ``test_evaluations``
-    times."""
+    """The result of training. ``seconds`` is the time of all sessions. ``test_evaluations`` is the number of errors
+    that were measured on test images."""
 
     pflop: float
     seconds: float
@@ -48,10 +48,10 @@ class Network(Protocol):
 
     Attributes:
         name: name within its method.
-        paths: texts of the paths to measure; each is a point of the front.
-        unit: the unit of its training length: ``epochs`` or ``steps``.
-        least: number of units that a learning rate trial needs.
-        lr: the centre of the learning rate search.
+        paths: texts of the paths to measure; each path is a point of the front.
+        unit: the unit of the training length: ``epochs`` or ``steps``.
+        least: smallest number of units of a learning rate trial.
+        lr: the learning rate in the middle of those that are tried.
     """
 
     @property
@@ -68,7 +68,7 @@ class Network(Protocol):
     def model(self) -> Family: ...
 
     def macs(self, size: tuple[int, int]) -> int:
-        """Return the MACs of one image's forward pass in training."""
+        """Return the MACs of a forward pass for one image in training."""
         ...
 
     def images(self, data: ImageData) -> int:
@@ -76,15 +76,15 @@ class Network(Protocol):
         ...
 
     def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
-        """Train for ``amount`` units in ``folder``, or resume there. ``folder/model`` is the network.
+        """Train for ``amount`` units in ``folder``, or resume the training there. ``folder/model`` is the network.
 
         Raises:
-            ValueError: the folder contains another training.
+            ValueError: the folder contains a training with other settings.
         """
         ...
 
     def step_of(self, net: PathNet) -> Step:
-        """Return a training step of ``net``, as a function of images and labels."""
+        """Return a function of images and labels that runs a training step of ``net``."""
         ...
 
 
@@ -116,7 +116,7 @@ class ByRecipe:
 
     def images(self, data: ImageData) -> int:
         count, size = len(data.train), self.recipe.batch_size
-        return count - (count % size if count % size < 2 else 0)  # a batch of one image is dropped
+        return count - (count % size if count % size < 2 else 0)  # the training drops a batch of one image
 
     def train(self, folder: Path, data: ImageData, *, amount: int, lr: float, seed: int) -> Trained:
         changes = {"epochs": amount, "optim.lr": lr, "seed": seed, "validate_every": amount}
@@ -124,13 +124,13 @@ class ByRecipe:
         if (folder / "recipe.json").is_file():
             found = RunFolder.open(folder).recipe
             if found != replace(wanted, {"precision": found.precision}):
-                raise ValueError(f"{folder}: a run of another recipe; choose another --folder")
+                raise ValueError(f"{folder} contains a run of another recipe: choose another --folder")
             result = resume(folder, data=data)
         else:
             folder.parent.mkdir(parents=True, exist_ok=True)
             result = train(wanted, folder, data=data)
         assert result.pflop is not None
-        return Trained(result.pflop, result.seconds, 0)  # the "test" images of this run are held-out ones
+        return Trained(result.pflop, result.seconds, 0)  # this run's "test" images are held-out images
 
     def step_of(self, net: PathNet) -> Step:
         bound, info = self.recipe.objective.bind(net), StepInfo(0, 0, 1, 1, torch.Generator().manual_seed(0))
@@ -139,13 +139,13 @@ class ByRecipe:
 
 @dataclass(frozen=True)
 class ByAirbench:
-    """airbench's network, trained by its recipe. Its folder contains ``model/`` and ``summary.json``."""
+    """The network of airbench, trained by airbench's recipe. Its folder contains ``model/`` and ``summary.json``."""
 
     name: str
     recipe: AirRecipe
     paths: tuple[str, ...]
 
-    unit, least = "steps", 2 * LOOKAHEAD  # before the first lookahead the slow average is the untrained network
+    unit, least = "steps", 2 * LOOKAHEAD  # before the first lookahead, the slow average is the untrained network
 
     @property
     def model(self) -> Family:
@@ -170,12 +170,12 @@ class ByAirbench:
 
 
 def pflop_of_unit(network: Network, data: ImageData) -> float:
-    """Return the PFLOP of an epoch or a step of training."""
+    """Return the PFLOP of one unit of training, an epoch or a step."""
     return 2 * BACKWARD * network.macs(data.size) * network.images(data) / PETA
 
 
 def pflop_per_second(network: Network, data: ImageData) -> float:
-    """Measure the speed of training here, for a second after a warm-up pass."""
+    """Measure the speed of training on this machine, for a second after a warm-up step."""
     net, device = network.model.build(0).train(), resolve_device("auto")
     net = net.to(device)
     x = torch.randn(BATCH, data.channels, *data.size, device=device)
@@ -190,7 +190,7 @@ def pflop_per_second(network: Network, data: ImageData) -> float:
 
 
 def arguments(network: Network) -> dict[str, Any]:
-    """Return the network as JSON values."""
+    """Return the settings of the network as JSON values."""
     return {"family": network.model.family, "arguments": asdict(network.model)}
 
 

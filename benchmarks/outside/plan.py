@@ -16,8 +16,8 @@ FACTORS = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class Planned:
-    """The training of a network: ``amount`` epochs or steps of ``unit_pflop`` each, of which a trial takes
-    ``trial``."""
+    """The planned training of a network: ``amount`` epochs or steps of ``unit_pflop`` each. A learning rate trial has
+    ``trial`` epochs or steps."""
 
     method: str
     network: Network
@@ -27,7 +27,7 @@ class Planned:
 
     @property
     def pflop(self) -> float:
-        """PFLOP of one seed, without tuning."""
+        """The PFLOP of one seed, without tuning."""
         return self.amount * self.unit_pflop
 
     @property
@@ -41,10 +41,10 @@ class Planned:
 
 
 def plan(methods: Mapping[str, Method], pflop: float, trial: float, data: ImageData) -> list[Planned]:
-    """Plan the trainings of all methods. Those of one method take about ``pflop`` together for each seed.
+    """Plan the trainings of all methods. For each seed, all trainings of a method together cost about ``pflop``.
 
     Args:
-        trial: length of a learning rate trial as a share of a training. It is at least one epoch or ten steps.
+        trial: length of a learning rate trial as a share of a training. A trial has at least one epoch or ten steps.
     """
     found = []
     for name, method in methods.items():
@@ -55,7 +55,7 @@ def plan(methods: Mapping[str, Method], pflop: float, trial: float, data: ImageD
 
 
 def table(planned: Sequence[Planned], pflop: float, seeds: int, data: ImageData) -> list[str]:
-    """Describe the trainings, their cost and their approximate time here, in lines."""
+    """Return lines that describe the trainings, their cost and their approximate time on this machine."""
     lines = [f"{'':28} {'trained for':>14} {'PFLOP':>9} {'tuning':>9} {'minutes':>9}"]
     total = 0.0
     for one in planned:
@@ -66,10 +66,10 @@ def table(planned: Sequence[Planned], pflop: float, seeds: int, data: ImageData)
         lines.append(f"{one.key:28} {amount:>14} {one.pflop:9.4g} {one.tuning_pflop:9.4g} {minutes:9.1f}")
     for method in dict.fromkeys(one.method for one in planned):
         spent = sum(one.pflop for one in planned if one.method == method)
-        off = "" if abs(spent / pflop - 1) <= 0.1 else ", the nearest with whole epochs"
+        off = "" if abs(spent / pflop - 1) <= 0.1 else ", the nearest possible with whole epochs"
         lines.append(f"{method}: {spent:.4g} PFLOP per seed of {pflop:g} requested ({spent / pflop:.0%}){off}")
     lines.append(
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {len(FACTORS)} trials per network on the first one: about "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {len(FACTORS)} trials per network with the first seed: about "
         f"{total:.0f} minutes of training here, without scoring and timing"
     )
     return lines

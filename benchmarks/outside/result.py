@@ -1,4 +1,4 @@
-"""From trained networks to the result: scoring, timing, assembly."""
+"""Functions that make the result from trained networks: scoring, timing, assembly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def collect(
     runtime: str | None,
     beside: Mapping[str, Bundle],
 ) -> dict[str, Any]:
-    """Score and time networks that have not been scored or timed yet, and return the combined result as JSON values."""
+    """Score and time those networks for which this has not been done. Return the result of all as JSON values."""
     points, networks = [], []
     bundles: dict[str, Bundle] = {}
     for planned, best, runs in made:
@@ -85,7 +85,8 @@ def collect(
         rights = answers_of_bundle(folder / "answers" / f"beside,{name}.npz", bundle, data)
         looks += len(rights)
         for path in bundle.paths:
-            hits = np.repeat(rights[path.name].hits[None], len(seeds), 0)  # the same network for each seed
+            # a bundle has one network, which counts for each seed
+            hits = np.repeat(rights[path.name].hits[None], len(seeds), 0)
             points.append(
                 _point(name, name, path.name, hits)
                 | {"macs": path.macs, "params": path.params, "images": rights[path.name].images}

@@ -1,4 +1,4 @@
-"""Which images a trained network's paths answer correctly. Test images are used once, and the answers are stored."""
+"""Finds which images a network's paths classify correctly. Test images are used only once, and results are stored."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ BLIND = "this run's test split is the held-out images: the real test images are 
 
 
 def blind(data: ImageData) -> ImageData:
-    """Return the images with the held-out ones as test split, so that training cannot use the test images.
+    """Return the images with the held-out images as the test split, so that training cannot use the real test images.
 
     Raises:
         ValueError: there are no held-out images.
     """
     if data.validation is None:
-        raise ValueError("data.validation = 0: learning rates are tuned on held-out images, and there are none")
+        raise ValueError("data.validation = 0: must be above 0, since learning rates are tuned on held-out images")
     return replace(data, test=data.validation, note="; ".join(filter(None, [data.note, BLIND])))
 
 
 def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataConfig, part: Part) -> dict[str, Correct]:
-    """Return the answers of each path on a part of the images, with the network's own batch-norm statistics."""
+    """Return which images of a part each path classifies correctly, with the network's own batch-norm statistics."""
     device = resolve_device("auto")
     batches = evaluation_batches(data, config, BATCH, part, device=device)
     scores = score(net.to(device), {text: net.paths(text) for text in paths}, batches, keep_logits=True)
@@ -53,7 +53,7 @@ def correct(net: PathNet, paths: Sequence[str], data: ImageData, config: DataCon
 
 
 def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config: DataConfig) -> dict[str, Correct]:
-    """Return the answers of a trained network on the test images, read from ``file`` if stored there."""
+    """Return which test images a trained network's paths classify correctly. Read ``file`` if it has the results."""
     found = load_measured(file, paths)
     if found is None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def answers(file: Path, run: Path, paths: Sequence[str], data: ImageData, config
 
 
 def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, Correct]:
-    """Return the answers of a deployed bundle's paths on the test images, read from ``file`` if stored there.
+    """Return which test images a deployed bundle's paths classify correctly. Read ``file`` if it has the results.
 
     Raises:
         ValueError: the images are not in memory.
@@ -72,7 +72,7 @@ def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, 
     found = load_measured(file, about)
     if found is None:
         if not isinstance(data.test, Split):
-            raise ValueError("--beside needs its images in memory (data.streaming = False)")
+            raise ValueError("--beside requires images in memory (data.streaming = False)")
         predictor = AnytimePredictor(bundle)
         pixels, labels = data.test.images.permute(0, 2, 3, 1).numpy(), data.test.labels
         rights = {path.name: right_answers(predictor, path.name, pixels, labels.numpy()) for path in bundle.paths}
@@ -83,7 +83,7 @@ def answers_of_bundle(file: Path, bundle: Bundle, data: ImageData) -> dict[str, 
 
 
 def name_of(labels: Tensor) -> str:
-    """Return an identifier of a set of images, from its labels in order."""
+    """Return an identifier of a set of images, computed from the sequence of their labels."""
     return f"{len(labels)}-{digest(labels)[:12]}"
 
 

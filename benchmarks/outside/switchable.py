@@ -1,8 +1,8 @@
 """A ResNet that runs in several *ways* with one set of weights: at shares of its width, or on smaller images.
 
-With shares of the width it is a slimmable network (Yu et al. 2019): a way uses the first channels of every conv, and
+With shares of the width, it is a slimmable network (Yu et al. 2019): a way uses the first channels of every conv, and
 has its own batch-norms. With smaller images, the same convs run on fewer pixels, with separate batch-norms for each
-size. In both cases the network ends in a switch, ``ways``, and a step trains all ways together
+size. In both cases, the network ends in a switch called ``ways``. A training step trains all ways together
 (:class:`polypath.training.path_objectives.Exits` over :meth:`SwitchableResNet.way_texts`).
 
 The ResNet is the one for CIFAR (He et al. 2016, §4.2), with projections where the resolution changes.
@@ -26,7 +26,7 @@ WAYS = "ways"
 
 
 class SlimUnit(nn.Module):
-    """Conv, batch-norm and ReLU of maps ``(N, C, H, W)``. Each variant uses the first channels and its own norm.
+    """A conv, batch-norm and ReLU of maps ``(N, C, H, W)``. Each variant uses the first channels and its own norm.
 
     Args:
         chans: input and output channels, by variant. The conv is as wide as the widest variant.
@@ -46,7 +46,7 @@ class SlimUnit(nn.Module):
         return F.relu(x, inplace=True) if self.act else x
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Remove the norms of other variants, and the channels that only these variants use."""
+        """Remove the norms of all variants except ``variants``, and the channels that only the removed ones use."""
         self.chans = {name: pair for name, pair in self.chans.items() if name in variants}
         self.norm = nn.ModuleDict({name: self.norm[name] for name in self.chans})
         ins, outs = (max(pair[i] for pair in self.chans.values()) for i in (0, 1))
@@ -55,7 +55,7 @@ class SlimUnit(nn.Module):
 
 
 class SlimLinear(nn.Linear):
-    """A linear layer on the first features. It uses as many features as the input has."""
+    """A linear layer that uses as many of its first features as the input has."""
 
     def __init__(self, ins: Mapping[str, int], outs: int) -> None:
         super().__init__(max(ins.values()), outs)
@@ -65,14 +65,15 @@ class SlimLinear(nn.Linear):
         return F.linear(x, self.weight[:, : x.shape[1]], self.bias)
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Remove the features that only other variants use."""
+        """Remove the features that none of ``variants`` uses."""
         self.ins = {name: n for name, n in self.ins.items() if name in variants}
         self.in_features = max(self.ins.values())
         self.weight = nn.Parameter(self.weight.detach()[:, : self.in_features].clone())
 
 
 class Resize(nn.Module):
-    """Downscales square images, bilinear with antialiasing, by two matrix products, which every runtime supports."""
+    """A module that downscales square images (bilinear, with antialiasing). It uses two matrix products, which every
+    runtime supports."""
 
     def __init__(self, side: int, to: int) -> None:
         super().__init__()
@@ -86,24 +87,24 @@ class Resize(nn.Module):
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run the network: its label, its share of the width, the side of its images in pixels."""
+    """A way to run the network: its label, its share of the width, and the side of its images in pixels."""
 
     label: str
     share: float
     size: int
 
     def chans(self, chans: int) -> int:
-        """Return the number of channels that this way uses of ``chans``."""
+        """Return how many of ``chans`` channels this way uses."""
         return max(1, round(self.share * chans))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwitchableResNet(Family, name="bench-switchable-resnet"):
-    """See the module's docstring.
+    """A ResNet with several ways to run; see the module's docstring.
 
     Args:
-        blocks: number of blocks of each group. Each group halves the resolution of the previous one.
-        width: channels of the first group. They double in each following group.
+        blocks: number of blocks of each group. Each group halves the resolution of the previous group.
+        width: number of channels of the first group. It doubles in each following group.
         shares: shares of the width, ascending to 1.
         sizes: sides of the processed images, in pixels, ascending to that of the input.
     """
@@ -128,12 +129,12 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
         for name in ("shares", "sizes"):
             values = getattr(self, name)
             if not values or any(b <= a for a, b in pairwise(values)):
-                raise ValueError(f"{name} = {values}: must be at least one, ascending")
+                raise ValueError(f"{name} = {values}: must be at least one number, in ascending order")
         if self.shares[-1] != 1.0:
-            raise ValueError(f"shares = {self.shares}: the last must be 1")
+            raise ValueError(f"shares = {self.shares}: the last share must be 1")
 
     def ways(self) -> list[Way]:
-        """Return all ways, the whole network's last."""
+        """Return all ways. The last way is the whole network."""
         found = []
         for share in self.shares:
             for size in self.sizes:
@@ -142,7 +143,7 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
         return found
 
     def way_texts(self) -> list[str]:
-        """Return the ways as texts of paths, the whole network's last."""
+        """Return the texts of the paths that run each way, the whole network last."""
         return [*self.path_names(), "whole"]
 
     def path_names(self) -> list[str]:
@@ -155,11 +156,11 @@ class SwitchableResNet(Family, name="bench-switchable-resnet"):
         return b.join(WAYS, {way.label: self._way(b, way) for way in self.ways()}, kind="switch")
 
     def _way(self, b: NetBuilder, way: Way) -> str:
-        """Add all nodes of one way, over modules that the ways share."""
+        """Add all nodes of one way. They run modules that all ways share. Return the last node."""
 
         def unit(name: str, z: str, ins: int, outs: int, kernel: int, stride: int, act: bool) -> str:
             def make() -> nn.Module:
-                images = name == "stem.unit"  # images always have all channels
+                images = name == "stem.unit"  # the stem reads images, which have all channels in every way
                 chans = {w.label: (ins if images else w.chans(ins), w.chans(outs)) for w in self.ways()}
                 return SlimUnit(chans, kernel, stride, act=act)
 

@@ -1,6 +1,6 @@
-"""Milliseconds of one image on one thread. All paths of all networks run alternately in one runtime.
+"""Measures milliseconds for one image on one thread. All paths of all networks run alternately in one runtime.
 
-Each path runs twice in a row, and the second run counts, as in :mod:`polypath.worth.deployed`.
+Each path runs twice in a row, and only the second run counts, as in :mod:`polypath.worth.deployed`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ THREADS = 1
 
 
 def bundle_of(folder: Path, model: Path, paths: Sequence[str]) -> Bundle:
-    """Open the bundle of a trained network's paths. It is written if missing."""
+    """Open the bundle of a trained network's paths. Write it first if it is missing."""
     try:
         return Bundle.open(folder)
-    except ValueError:  # missing or incomplete
+    except ValueError:  # the bundle is missing or incomplete
         shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     return write_bundle(load(model), folder, list(paths))
 
 
 def timed(file: Path, runtime: str, bundles: Mapping[str, Bundle], repeats: int = REPEATS) -> dict[str, Any]:
-    """Measure the times of all paths, as JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy``,
-    ``machine`` and, by bundle and path, ``times``. They are read from ``file`` if the same bundles were timed in the
-    same runtime."""
+    """Measure the times of all paths. Return JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy``,
+    ``machine`` and, by bundle and path, ``times``. If ``file`` has the times of the same bundles in the same runtime,
+    read it instead."""
     of = {name: bundle.digest for name, bundle in bundles.items()}
     if file.is_file() and (known := read_json(file))["of"] == of and known["name"] == runtime:
         return known

@@ -1,4 +1,4 @@
-"""Tuning and training by the plan. Finished trainings are read, unfinished ones resumed."""
+"""Tuning and training by the plan. The results of finished trainings are read, and unfinished trainings are resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG = logging.getLogger("polypath.outside")
 
 
 class Tuned(TypedDict):
-    """The chosen learning rate, and the held-out error of each rate that was tried, by its text."""
+    """The result of tuning: the chosen learning rate, and the held-out error of each tried rate, by the rate's text."""
 
     lr: float
     tried: dict[str, float]
@@ -32,7 +32,7 @@ def run_folder(folder: Path, planned: Planned, seed: int) -> Path:
 
 
 def tuned(folder: Path, planned: Planned, data: ImageData, config: DataConfig, seed: int) -> Tuned:
-    """Try each learning rate briefly and choose the one with the lowest held-out error, averaged over the paths."""
+    """Try each learning rate briefly. Choose the rate with the lowest held-out error, averaged over the paths."""
     file = folder / planned.key / "tuned.json"
     if file.is_file() and (known := read(file, Tuned))["trial"] == planned.trial:
         return known
@@ -49,7 +49,7 @@ def tuned(folder: Path, planned: Planned, data: ImageData, config: DataConfig, s
 
 
 def trained(folder: Path, planned: Planned, data: ImageData, lr: float, seeds: Sequence[int]) -> list[Trained]:
-    """Train with each seed."""
+    """Train the planned network with each seed."""
     found = []
     for seed in seeds:
         LOG.info("%s: seed %d, %d %s", planned.key, seed, planned.amount, planned.network.unit)

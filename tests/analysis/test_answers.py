@@ -99,7 +99,7 @@ def test_shared_beside_separate():
     assert list(frame.loc["x"]) == [25.0, 100.0, -75.0]
     assert list(frame.loc["y"]) == [37.5, 25.0, 12.5]
     assert frame.loc["mean", "shared"] == pytest.approx((25 + 37.5) / 2)
-    with pytest.raises(ValueError, match="'z' is in one"):
+    with pytest.raises(ValueError, match="'z' is only in shared or only in separate"):
         shared_and_separate({"x": A}, {"x": A, "z": B}, LABELS)
 
 
@@ -141,9 +141,9 @@ def test_the_table_fits_on_the_held_out_images_alone():
     assert row["nll"] == pytest.approx(-(math.log(top) + math.log(1 - top)) / 2)
     assert row["nll_fitted"] == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2, rel=1e-6)
     assert all(calibration_table({"p": z}, labels)["temperature"].isna())
-    with pytest.raises(ValueError, match="both or none"):
+    with pytest.raises(ValueError, match="both arguments or neither"):
         calibration_table({"p": z}, labels, {"p": z})
-    with pytest.raises(ValueError, match="lacks path 'p'"):
+    with pytest.raises(ValueError, match="held_out: the logits of path 'p' are missing"):
         calibration_table({"p": z}, labels, {"q": z}, held_out)
 
 
@@ -195,8 +195,8 @@ def test_pixels_of_stored_and_of_normalised_images():
     [
         ({}, LABELS, "at least one path"),
         ({"a": A, "b": B[:4]}, LABELS, "logits of 'b'"),
-        ({"a": A}, LABELS[:4], r"labels \(4,\)"),
-        ({"a": A}, LABELS + 2, "labels 2 to 3: must be 0 to 2"),
+        ({"a": A}, LABELS[:4], r"labels have shape \(4,\)"),
+        ({"a": A}, LABELS + 2, "labels are 2 to 3: must be between 0 and 2"),
         ({"a": A[:0]}, LABELS[:0], "at least one"),
     ],
 )

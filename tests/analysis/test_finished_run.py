@@ -91,5 +91,5 @@ def test_what_is_no_finished_run_is_refused(run: FinishedRun, tmp_path: Path):
     with pytest.raises(ValueError, match="no such run folder"):
         FinishedRun(tmp_path / "none")
     (tmp_path / "recipe.json").write_bytes((run.folder / "recipe.json").read_bytes())
-    with pytest.raises(ValueError, match="not finished; continue it with `polypath resume"):
+    with pytest.raises(ValueError, match="is not finished; continue it with `polypath resume"):
         _ = FinishedRun(tmp_path).net

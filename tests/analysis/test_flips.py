@@ -15,5 +15,5 @@ def test_both_ways_are_counted_step_by_step():
 
 
 def test_one_row_is_no_steps():
-    with pytest.raises(ValueError, match=r"right of shape \(3,\): must be \(steps, images\)"):
+    with pytest.raises(ValueError, match=r"right has shape \(3,\): must be \(steps, images\)"):
         flips([True, False, True])

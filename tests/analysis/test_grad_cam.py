@@ -148,12 +148,12 @@ def test_it_leaves_the_network_unchanged(net):
 def test_what_cannot_be_explained_is_refused(net):
     with pytest.raises(ValueError, match=r"class = 10: must be a whole number from 0 to 9"):
         grad_cam(net, X, None, 10)
-    with pytest.raises(ValueError, match=r"classes: 2 for 5 images"):
+    with pytest.raises(ValueError, match=r"classes has 2 values for 5 images"):
         grad_cam(net, X, None, [1, 2])
     b = NetBuilder()
     z = b.add("flat", "input", nn.Flatten())
     tokens = b.net(b.add("head.classifier", z, nn.Linear(768, 2)))
-    with pytest.raises(ValueError, match=r"its head reads 'flat' of shape \(5, 768\), must be maps"):
+    with pytest.raises(ValueError, match=r"its head reads 'flat' of shape \(5, 768\), but must read maps"):
         grad_cam(tokens, X)
     b = NetBuilder()
     headless = b.net(b.add("conv", "input", nn.Conv2d(3, 2, 1)))

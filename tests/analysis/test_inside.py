@@ -211,7 +211,7 @@ def test_within_and_across_segments():
     assert table.loc["within", "max"] == pytest.approx(1.0)
     assert table.loc["within", "alike"] == 50.0
     assert table.loc["across", "alike"] == 0.0
-    with pytest.raises(ValueError, match="must divide 4"):
+    with pytest.raises(ValueError, match="must divide 4, the number of channels"):
         channel_pairs(moments, segments=3)
     with pytest.raises(ValueError, match="'angle'"):
         channel_pairs(moments, measure="angle")  # pyright: ignore[reportArgumentType] (wrong on purpose)

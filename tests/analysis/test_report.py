@@ -110,7 +110,7 @@ def test_statistics_are_used_where_they_are_of_all_paths(net):
     paths = net.named_paths().values()
     stats = recalibrate(net, paths, feed("train", 100), 100)
     found, plain = measured(net, stats=stats), measured(net)
-    assert "batch-norm recalibrated on 100 images" in found["notes"][0]
+    assert "batch-norm is recalibrated on 100 images" in found["notes"][0]
     assert (found["calibration"]["ece"] != plain["calibration"]["ece"]).any()
     some = recalibrate(net, list(paths)[:2], feed("train", 100), 100)
     assert measured(net, stats=some)["notes"] == []
@@ -173,7 +173,7 @@ def test_a_network_without_maps_has_no_grad_cam():
     flat = b.add("flat", "input", torch.nn.Flatten())
     found = measured(b.net(b.add("head.classifier", flat, torch.nn.Linear(192, 10))))
     assert found["galleries"] == []
-    assert re.search(r"no Grad-CAM: path 'whole': its head reads 'flat' of shape \(\d, 192\)", found["notes"][0])
+    assert re.search(r"left out: path 'whole': its head reads 'flat' of shape \(\d, 192\)", found["notes"][0])
 
 
 def test_gated_and_gunn_networks_have_their_own_parts():

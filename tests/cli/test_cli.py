@@ -112,7 +112,7 @@ MISTAKES = {
     "missing argument": (["extract", "x"], "--paths, --out"),
     "no protocol": (["bench", "often", "--method", "x.py"], "bench = 'often': must be one of anytime"),
     "no method": (["bench", "anytime"], "--method"),
-    "no method's file": (["bench", "anytime", "--method", "x.py"], "x.py: no such file"),
+    "no method's file": (["bench", "anytime", "--method", "x.py"], "x.py: there is no such file"),
     "no number": (["paths", "x", "--num-images", "0"], "'0' is not a whole number of at least 1"),
 }
 
@@ -311,7 +311,7 @@ def test_a_rival_on_other_images_is_refused(capsys, mine, runs, tmp_path):
     other = [*TINY, "--data.test-images", "70"]
     assert run(capsys, "train", "crescendonet-digits", *other, "--out", tmp_path / "other", "--json")[0] == 0
     assert "has other test images" in refused(capsys, "paths", mine, "--rival", tmp_path / "other")
-    assert "a rival needs another name" in refused(capsys, "paths", mine, "--rival", runs / "mine")
+    assert "all networks must have different names" in refused(capsys, "paths", mine, "--rival", runs / "mine")
     assert not (mine / "paths.json").exists()
 
 

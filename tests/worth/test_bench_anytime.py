@@ -106,7 +106,7 @@ def test_methods_stand_side_by_side(files: list[Path], tmp_path: Path) -> None:
     for head, cells in (result.table(), result.options()):
         assert {len(head)} == {len(row) for row in cells}
     told = "\n".join(result.facts())
-    assert "not by the protocol: the images are not those of the protocol" in told
+    assert "departures from the protocol: the images are not those of the protocol" in told
     assert "always zero minus nearest mean: right in time" in told
     (out / "result.json").write_text('{"format": 2}')
     with pytest.raises(ValueError, match="no result of a bench"):
@@ -166,8 +166,11 @@ def test_interrupted_it_goes_on(files: list[Path], tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (ZERO.replace("np.arange(10)[::-1]", "np.zeros(9)"), r"only gave scores of shape \(9,\): must be \(10,\)"),
-        (ZERO.replace("np.arange(10)[::-1]", "np.full(10, np.nan)"), r"only gave a score that is not a finite number"),
+        (ZERO.replace("np.arange(10)[::-1]", "np.zeros(9)"), r"only returned scores of shape \(9,\): must be \(10,\)"),
+        (
+            ZERO.replace("np.arange(10)[::-1]", "np.full(10, np.nan)"),
+            r"only returned a score that is not a finite number",
+        ),
         (ZERO.replace("np.arange(10)[::-1]", "{}[image]"), r"only failed, line 5: TypeError"),
         (NEAREST.replace("return 0.25", "raise OSError('full')"), r"train failed, line 7: OSError: full"),
     ],
@@ -185,9 +188,9 @@ def test_a_method_that_fails_leaves_no_result(tmp_path: Path, text: str, said: s
 
 def test_what_does_not_belong_together_is_refused(files: list[Path], tmp_path: Path, image_folder) -> None:
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match="two files have the name 'always zero'"):
+    with pytest.raises(ValueError, match="two methods have the name 'always zero'"):
         measured([files[1], files[1]], out)
-    with pytest.raises(ValueError, match="name at least one file"):
+    with pytest.raises(ValueError, match="give at least one file"):
         measured([], out)
     with pytest.raises(ValueError, match=r"requests = 2001: must be a whole number from 1 to 2000"):
         measured(files, out, 2001)
@@ -198,7 +201,7 @@ def test_what_does_not_belong_together_is_refused(files: list[Path], tmp_path: P
         measured(files, out)
     (out / "mine.txt").unlink()
     measured(files[1:], out, 1)
-    with pytest.raises(ValueError, match="holds a bench of other images, digits: choose another --out"):
+    with pytest.raises(ValueError, match="contains a bench on other images, digits: choose another --out"):
         anytime(files[1:], str(image_folder), out=out, requests=1)
 
 
@@ -279,8 +282,8 @@ def options(folder):
     failed = subprocess.run(command[:-1], env=environment, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.count("polypath: error: ") == 1
-    assert "only gave scores of shape (9,): must be (10,)" in failed.stderr
+    assert "only returned scores of shape (9,): must be (10,)" in failed.stderr
     file.write_text(ZERO + "def train(*_): __import__('os')._exit(7)\n")
     died = subprocess.run(command[:-1], env=environment, capture_output=True, text=True, check=False)
     assert died.returncode == 2
-    assert "its process ended with status 7" in died.stderr
+    assert "the process of this method ended with status 7" in died.stderr

@@ -160,7 +160,7 @@ def test_it_goes_on_where_a_run_has_failed(tmp_path: Path) -> None:
 
     recipe = replace(RECIPE, {"epochs": 1})
     options: dict[str, Any] = {**OPTIONS, "run": run, "retries": 0, "kinds": ["epochs"], "out": tmp_path / "l"}
-    with pytest.raises(ValueError, match=r"no seed of this ladder has all its runs .*once"):
+    with pytest.raises(ValueError, match=r"no seed of this ladder has all runs finished .*once"):
         ladder(recipe, [0], PATHS, **options)
     result = ladder(recipe, [0], PATHS, **options)
     assert trained == [run_name("net", 0), *(run_name("epochs", 0, path) for path in PATHS), trained[1]]
@@ -188,10 +188,10 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no seed"):
         ladder(RECIPE, [0], PATHS, out=folder, **{**OPTIONS, "run": fails, "retries": 0})
     for recipe, paths, seeds, message in (
-        (replace(RECIPE, {"epochs": 3}), PATHS, [0], "another recipe"),
-        (RECIPE, ["branches=2"], [0], "another asked"),
+        (replace(RECIPE, {"epochs": 3}), PATHS, [0], "recipe in ladder.json is different"),
+        (RECIPE, ["branches=2"], [0], "asked in ladder.json is different"),
         (RECIPE, ["branches=9"], [0], "branch = '9'"),
-        (RECIPE, PATHS, [], "give at least one"),
+        (RECIPE, PATHS, [], "give at least one, and each only once"),
         (replace(RECIPE, {"path": "branches=1"}), PATHS, [0], "whole network"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -84,11 +84,11 @@ def test_what_is_no_method_is_told(tmp_path: Path, case: str) -> None:
 
 BAD_ANSWERS = {
     "raises": ("[1, 2, 3][9]", r"one failed, line 5: IndexError"),
-    "another shape": ("np.zeros((1, 3))", r"one gave scores of shape \(1, 3\): must be \(3,\)"),
-    "NaN": ("np.array([0, np.nan, 1])", r"one gave a score that is not a finite number"),
-    "infinite": ("np.array([0, np.inf, 1])", r"one gave a score that is not a finite number"),
+    "another shape": ("np.zeros((1, 3))", r"one returned scores of shape \(1, 3\): must be \(3,\)"),
+    "NaN": ("np.array([0, np.nan, 1])", r"one returned a score that is not a finite number"),
+    "infinite": ("np.array([0, np.inf, 1])", r"one returned a score that is not a finite number"),
     "text": ("'cat'", r"one failed.*ValueError: could not convert"),
-    "nothing": ("None", r"one gave scores of shape \(\)|one failed"),
+    "nothing": ("None", r"one returned scores of shape \(\)|one failed"),
 }
 
 
@@ -105,7 +105,7 @@ def test_answers_are_a_finite_score_for_each_class(tmp_path: Path, case: str) ->
     [
         ("{}", r"options must return a dict of at least one function"),
         ("[1]", r"options must return a dict of at least one function"),
-        ("{'one': 3}", r"options: 'one' is 3: must be a function"),
+        ("{'one': 3}", r"options: 'one' = 3: must be a function"),
         ("{3: print}", r"options: name = 3: must be a name"),
         ("folder.none", r"options failed, line 3: AttributeError"),
     ],

@@ -1,6 +1,7 @@
-"""How much paths agree (Kuncheva & Whitaker 2003, "Measures of diversity in classifier ensembles").
+"""Measures of how much paths agree (Kuncheva & Whitaker 2003, "Measures of diversity in classifier ensembles").
 
-N11, N10, N01 and N00 count the images that both paths, only the first, only the second, or neither answer correctly.
+N11, N10, N01 and N00 are the numbers of images that both paths, only the first path, only the second path, or neither
+path classifies correctly.
 
 Q = (N11·N00 − N01·N10) / (N11·N00 + N01·N10)      1: correct on the same images; 0: independent; negative: opposed
 ρ = (N11·N00 − N01·N10) / √((N11+N10)(N01+N00)(N11+N01)(N10+N00))
@@ -22,16 +23,18 @@ def pairwise_agreement(logits: Logits, labels: Tensor) -> pd.DataFrame:
     """Compare every pair of paths on the same images.
 
     Returns:
-        A row for each pair: ``a``, ``b``; in percent of the images ``disagreement`` (different answers), ``one_right``
-        (Kuncheva's disagreement measure), ``double_fault`` (both wrong), ``same_fault`` (both give the same wrong
-        answer); ``q`` and ``correlation``, which are NaN if a path is right, or wrong, on all images.
+        A row for each pair, with the paths' names ``a`` and ``b``. In percent of the images: ``disagreement``
+        (different predictions), ``one_right`` (only one is correct, Kuncheva's disagreement measure), ``double_fault``
+        (both are wrong), ``same_fault`` (both make the same wrong prediction). ``q`` (Q) and ``correlation`` (ρ) are
+        NaN if a path is correct on all images or wrong on all images.
 
     Raises:
-        ValueError: fewer than two paths, or as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: there are fewer than two paths, or the logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     names, z = stacked(logits, labels)
     if len(names) < 2:
-        raise ValueError(f"paths {', '.join(names)}: pairs need at least two")
+        raise ValueError(f"paths {', '.join(names)}: must be at least two, to form pairs")
     given, hits = z.argmax(2), right(logits, labels)[1]
     rows = []
     for i, j in itertools.combinations(range(len(names)), 2):
@@ -58,13 +61,15 @@ def diversity(logits: Logits, labels: Tensor) -> pd.DataFrame:
     """Measure the diversity of a set of paths.
 
     Returns:
-        One row: ``members``, their ``mean_error`` and ``best_error``, the error of the ``ensemble`` (mean of softmax),
-        ``gain`` (``mean_error`` − ``ensemble``, points), ``oracle`` (% of images that no path answers correctly), the
-        means over pairs of :func:`pairwise_agreement`, and ``entropy``, Kuncheva's E: 0 if all paths are right or wrong
-        together, 1 if half are right.
+        One row: ``members`` (the number of paths), the paths' ``mean_error`` and ``best_error``, the error of their
+        ``ensemble`` (mean of softmax), ``gain`` (``mean_error`` − ``ensemble``, points), ``oracle`` (% of images that
+        no path classifies correctly), the columns of :func:`pairwise_agreement` averaged over all pairs, and
+        ``entropy``. This is Kuncheva's E: 0 if, for each image, all paths are correct or all are wrong; 1 if half of
+        the paths are correct on each image.
 
     Raises:
-        ValueError: as :func:`pairwise_agreement`.
+        ValueError: there are fewer than two paths, or the logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     names, z = stacked(logits, labels)
     pairs = pairwise_agreement(logits, labels)

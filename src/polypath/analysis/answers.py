@@ -1,4 +1,4 @@
-"""Answers of paths: the logits of each path on the same images, with the labels. Other analyses start from these."""
+"""Answers of paths: the logits of each path on the same images, and the labels. Other analyses read them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 
 Logits = Mapping[str, Tensor]
-"""Logits ``(images, classes)`` by the name of their path or other network."""
+"""Logits ``(images, classes)`` by the name of the path or network that computed them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Logits ``(images, classes)`` of each path and the labels ``(images,)`` of the same images."""
+    """The logits ``(images, classes)`` of each path, and the labels ``(images,)`` of the same images."""
 
     logits: dict[str, Tensor]
     labels: Tensor
@@ -28,7 +28,7 @@ class Answers:
         return f"Answers({len(self.logits)} paths, {len(self.labels):,} images)"
 
     def rows(self, which: Tensor | slice) -> Answers:
-        """Return the answers on these images only."""
+        """Return the answers on only those images that ``which`` selects."""
         return Answers({name: logits[which] for name, logits in self.logits.items()}, self.labels[which])
 
 
@@ -40,11 +40,12 @@ def answers(
     stats: BatchNormStatistics | None = None,
     views: int = 1,
 ) -> Answers:
-    """Run each of ``paths`` (None: the named ones) on all images, as :func:`polypath.analysis.scoring.score` does.
+    """Run each of ``paths`` (None: the named paths) on all images, and return the logits and the labels. ``batches``,
+    ``stats`` and ``views`` are as for :func:`polypath.analysis.scoring.score`.
 
     Raises:
-        ValueError: an illegal path, no images, labels beyond the network's classes, or ``stats`` without one of the
-            paths.
+        ValueError: a path is illegal, there are no images, a label is not a class of the network, or ``stats`` lacks
+            a path.
     """
     chosen, labels = chosen_paths(net, paths), []
 
@@ -59,51 +60,56 @@ def answers(
 
 
 def chosen_paths(net: PathNet, paths: Mapping[str, Paths] | Iterable[str] | None) -> dict[str, Paths]:
-    """Return choices by name, from a mapping of names to choices, from texts, or (None) the network's named ones.
+    """Return choices by name. ``paths`` maps names to choices, or lists texts; None means the network's named paths.
 
     Raises:
-        ValueError: an illegal path, or a single text instead of a list of texts.
+        ValueError: a path is illegal, or ``paths`` is a single text instead of a list of texts.
     """
     if paths is None:
         return net.named_paths()
     if isinstance(paths, Mapping):
         return {str(name): net.paths(path) for name, path in paths.items()}
     if isinstance(paths, str):
-        raise ValueError(f"paths {paths!r}: give several, in a list")
+        raise ValueError(f"paths = {paths!r}: must be a list of texts, not a single text")
     return {text: net.paths(text) for text in paths}
 
 
 def stacked(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
-    """Return the names, and their logits ``(paths, images, classes)`` in float64.
+    """Return the paths' names, and their logits as one tensor ``(paths, images, classes)`` in float64.
 
     Raises:
-        ValueError: no logits, shapes that do not match each other or the labels, or labels beyond the classes.
+        ValueError: there are no logits, their shapes differ or do not match the labels, or a label is not a class.
     """
     if not logits:
-        raise ValueError("no logits: give the logits of at least one path")
+        raise ValueError("there are no logits: give the logits of at least one path")
     first = next(iter(logits.values()))
     for name, of in logits.items():
         if of.ndim != 2 or of.shape != first.shape:
             raise ValueError(
-                f"logits of {name!r}: {tuple(of.shape)}, must be (images, classes) as {tuple(first.shape)}"
+                f"logits of {name!r} have shape {tuple(of.shape)}: must be (images, classes), the same for all paths; "
+                f"the first path's shape is {tuple(first.shape)}"
             )
     if labels.shape != first.shape[:1] or not len(labels):
-        raise ValueError(f"labels {tuple(labels.shape)}: must be one for each of {len(first)} images, at least one")
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}: must be ({len(first)},), one label for each image, at least one"
+        )
     if int(labels.min()) < 0 or int(labels.max()) >= first.shape[1]:
-        raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}: must be 0 to {first.shape[1] - 1}")
+        raise ValueError(
+            f"labels are {int(labels.min())} to {int(labels.max())}: must be between 0 and {first.shape[1] - 1}"
+        )
     return list(logits), torch.stack([of.detach().cpu().double() for of in logits.values()])
 
 
 def right(logits: Logits, labels: Tensor) -> tuple[list[str], Tensor]:
-    """Return the names of the paths, and which images each answers correctly: ``(paths, images)`` bool.
+    """Return the paths' names, and which images each path classifies correctly, ``(paths, images)`` bool.
 
     Raises:
-        ValueError: as :func:`stacked`.
+        ValueError: the logits or labels are illegal, see :func:`stacked`.
     """
     names, z = stacked(logits, labels)
     return names, z.argmax(2) == labels.cpu()
 
 
 def error_of(hits: Tensor) -> float:
-    """Return the top-1 error in percent. ``hits`` ``(images,)`` says which images were answered correctly."""
+    """Return the top-1 error in percent. ``hits`` ``(images,)`` says which images were classified correctly."""
     return 100.0 * float((~hits).double().mean())

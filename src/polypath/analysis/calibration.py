@@ -1,7 +1,7 @@
 """Tables of the calibration of paths: calibration error, one temperature per path, reliability.
 
-Temperatures are fitted on images that are used neither to train nor to score the path. The functions
-that compute the measures are in :mod:`polypath.analysis.temperature`.
+Temperatures are fitted on images that are not used to train or to score the path. The functions that compute the
+measures are in :mod:`polypath.analysis.temperature`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ def calibration_table(
     *,
     bins: int = BINS,
 ) -> pd.DataFrame:
-    """Measure each path's calibration. With held-out images, also measure it with a temperature that is fitted on them.
+    """Measure each path's calibration. If ``held_out`` is given, also measure it with a temperature fitted on
+    ``held_out``.
 
     Returns:
         A row for each path: ``path``, ``error`` (%), ``confidence`` (mean top probability, %), ``ece`` (%), ``nll``
-        (cross-entropy, nats), ``temperature``, ``ece_fitted``, ``nll_fitted`` (None without held-out images).
+        (cross-entropy, nats), ``temperature``, ``ece_fitted``, ``nll_fitted``. Without ``held_out``, the last three
+        are None.
 
     Raises:
-        ValueError: only one of held-out logits and labels, held-out logits that lack a path, fewer than one bin, or as
-            :func:`~polypath.analysis.answers.stacked`.
+        ValueError: only one of ``held_out`` and ``held_out_labels`` is given, ``held_out`` lacks a path, ``bins`` is
+            below 1, or logits or labels are illegal (see :func:`~polypath.analysis.answers.stacked`).
     """
     names, z = stacked(logits, labels)
     if (held_out is None) != (held_out_labels is None):
-        raise ValueError("held_out and held_out_labels: give both or none")
+        raise ValueError("held_out and held_out_labels: give both arguments or neither")
     fitting: Tensor | None = None
     if held_out is not None and held_out_labels is not None:
         if missing := [name for name in names if name not in held_out]:
-            raise ValueError(f"held_out: lacks path {missing[0]!r}")
+            raise ValueError(f"held_out: the logits of path {missing[0]!r} are missing")
         _, fitting = stacked({name: held_out[name] for name in names}, held_out_labels)
     labels, rows, hits = labels.cpu(), [], right(logits, labels)[1]
     for i, name in enumerate(names):
@@ -71,8 +73,8 @@ def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature
         ``confidence`` and ``accuracy`` (means in the bin, 0 to 1; NaN in empty bins).
 
     Raises:
-        ValueError: fewer than one bin, a temperature that is not above 0, or as
-            :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``bins`` is below 1, ``temperature`` is not above 0, or logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     check("bins", bins, whole(1))
     check("temperature", temperature, number(above=0))
@@ -80,7 +82,7 @@ def reliability(logits: Logits, labels: Tensor, *, bins: int = BINS, temperature
     confidence = (z / temperature).softmax(2).amax(2)
     hits, edges, rows = right(logits, labels)[1], torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64), []
     for i, name in enumerate(names):
-        at = torch.bucketize(confidence[i], edges[1:-1])  # bins include their upper end
+        at = torch.bucketize(confidence[i], edges[1:-1])  # each bin includes its upper end
         for b in range(bins):
             inside = at == b
             rows.append(

@@ -1,4 +1,4 @@
-"""Analyses of ensembles of component networks: leave-one-out; shared against separate weights (DFN §4)."""
+"""Analyses of ensembles of component networks: leaving one out, and shared compared with separate weights (DFN §4)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ def leave_one_out(logits: Logits, labels: Tensor) -> pd.DataFrame:
     """Measure the error of the ensemble (mean of softmax) of all components, and of each ensemble without one of them.
 
     Returns:
-        A row for each component left out, after the row ``none`` for the ensemble of all: ``left_out``, ``members``,
-        ``error`` (%), ``change`` (points; above 0, the ensemble is worse without the component), ``own_error`` (%, of
-        the component alone).
+        First a row ``none`` for the ensemble of all components, then a row for each component that is left out:
+        ``left_out``, ``members``, ``error`` (%), ``change`` (points; above 0 if the ensemble is worse without the
+        component), ``own_error`` (%, of the component alone).
 
     Raises:
-        ValueError: fewer than two components, or as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: there are fewer than two components, or the logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     names, z = stacked(logits, labels)
     if len(names) < 2:
-        raise ValueError(f"components {', '.join(names)}: leaving one out needs at least two")
+        raise ValueError(f"components {', '.join(names)}: must be at least two, so that one can be left out")
     labels, (_, hits) = labels.cpu(), right(logits, labels)
     whole = error_of(average_probabilities(z).argmax(1) == labels)
     rows = [{"left_out": ALL, "members": len(names), "error": whole, "change": 0.0, "own_error": None}]
@@ -51,12 +52,12 @@ def shared_and_separate(shared: Logits, separate: Logits, labels: Tensor) -> pd.
         ``component``, ``shared`` and ``separate`` (error, %), ``difference`` (shared − separate, points).
 
     Raises:
-        ValueError: ``shared`` and ``separate`` have different components, or as
-            :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``shared`` and ``separate`` have different components, or logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     if set(shared) != set(separate):
         other = sorted(set(shared) ^ set(separate))
-        raise ValueError(f"component {other[0]!r} is in one of the two ensembles only: give both the same names")
+        raise ValueError(f"component {other[0]!r} is only in shared or only in separate: must be in both")
     columns = {"shared": shared, "separate": {name: separate[name] for name in shared}}
     found: dict[str, list[float]] = {}
     for column, logits in columns.items():

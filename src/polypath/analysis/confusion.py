@@ -12,10 +12,11 @@ _COUNT = whole(1)
 
 
 def confusion(logits: Logits, labels: Tensor) -> dict[str, Tensor]:
-    """Count the confusion matrix ``(classes, classes)``, int64, of each path. Rows are the truth, columns the answer.
+    """Count the confusion matrix ``(classes, classes)``, int64, of each path. Rows are true classes, columns are
+    predicted classes.
 
     Raises:
-        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: the logits or labels are illegal, see :func:`~polypath.analysis.answers.stacked`.
     """
     names, z = stacked(logits, labels)
     classes, truth = z.shape[2], labels.cpu().long()
@@ -30,10 +31,10 @@ def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
     """Compute the error of each path by class, in percent of the class's images.
 
     Returns:
-        A row for each class that has images: ``class`` (its index), ``images``, and a column for each path.
+        A row for each class that has images: ``class`` (its index), ``images``, and a column of errors for each path.
 
     Raises:
-        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: the logits or labels are illegal, see :func:`~polypath.analysis.answers.stacked`.
     """
     counts = confusion(logits, labels)
     images = next(iter(counts.values())).sum(1)
@@ -43,20 +44,22 @@ def class_errors(logits: Logits, labels: Tensor) -> pd.DataFrame:
 
 
 def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: int = 3) -> pd.DataFrame:
-    """Find the pairs of classes that one path confuses most, in either direction.
+    """Find the pairs of classes that a path confuses most often, in either direction.
 
     Args:
         logits: logits of the path, ``(images, classes)``.
-        count: number of pairs, at most.
-        examples: number of example images of each pair, at most. They are the mistakes with the highest confidence.
+        count: largest number of pairs.
+        examples: largest number of example images of each pair. The mistakes with the highest confidence are taken.
 
     Returns:
-        A row for each pair with a mistake, most mistakes first: classes ``a`` and ``b`` (``a`` is more often the
-        truth), ``images`` (mistakes between ``a`` and ``b``), ``a_as_b`` and ``b_as_a`` (mistakes in each direction),
-        ``share`` (% of the images of both classes), ``examples`` (indices of images).
+        A row for each pair with a mistake, sorted by the number of mistakes, the largest first: classes ``a`` and
+        ``b`` (``a`` is the true class of more mistakes), ``images`` (mistakes between ``a`` and ``b``), ``a_as_b`` and
+        ``b_as_a`` (mistakes in each direction), ``share`` (mistakes in % of the images of both classes), ``examples``
+        (indices of images).
 
     Raises:
-        ValueError: ``count`` below 1, ``examples`` below 0, or as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``count`` is below 1, ``examples`` is below 0, or the logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     check("count", count, _COUNT)
     check("examples", examples, whole(0))
@@ -84,10 +87,11 @@ def confused_pairs(logits: Tensor, labels: Tensor, count: int = 10, examples: in
 
 
 def most_confused(counts: Tensor, most: int) -> list[int]:
-    """Return the ``most`` classes with the most mistakes in their row and column of ``counts``, in class order.
+    """Return the ``most`` classes that have the most mistakes in the confusion matrix ``counts``, in class order. The
+    mistakes of a class are those in its row and in its column.
 
     Raises:
-        ValueError: ``most`` below 1.
+        ValueError: ``most`` is below 1.
     """
     check("most", most, _COUNT)
     wrong = counts - counts.diagonal().diag()

@@ -1,14 +1,14 @@
-"""Deadline accuracy: the share of requests answered *right and in time*. Late and refused requests count as wrong.
+"""Deadline accuracy: the share of requests answered *correctly and in time*. Late and refused requests count as wrong.
 
-A :class:`Trace` is a sequence of requests. Each has a budget, in a unit that is measured on the machine, and a flag:
-whether another program (the neighbour) uses the processor. Budgets come in spells, alternately of tight and of loose
-budgets. :class:`Measured` is the result: for each request and path, how many milliseconds the path took and whether its
-answer was right. Policies are compared on these results. For every request, a policy chooses a path or none::
+A :class:`Trace` is a sequence of requests. Each request has a budget, in a unit that is measured on the machine, and a
+flag: whether another program (the neighbour) uses the processor. Spells of tight budgets and spells of loose budgets
+alternate. :class:`Measured` contains, for each request and path, the milliseconds that the path took and whether its
+prediction was correct. Policies are compared on these data. For each request, a policy chooses a path, or refuses it::
 
     fixed          one path, chosen in hindsight: the best that a network without paths could do
-    by_needs       the most accurate path whose times so far kept the budget, without looking ahead
+    by_needs       the most accurate path that kept the budget at earlier requests
     in_time        an oracle that knows the times: the most accurate path that will be in time
-    oracle         an oracle that knows times and answers: any path that will be right and in time
+    oracle         an oracle that knows times and predictions: any path that will be correct and in time
 
 All functions are pure; random numbers come from a seed.
 """
@@ -26,7 +26,7 @@ from polypath.core.checks import check, number, whole
 NONE = -1  # no path: the request is refused
 Chosen = NDArray[np.int64]
 """``(requests,)``: the index of the path that answers each request, or :data:`NONE`."""
-_SEEN = "inverted_cdf"  # use a time that was observed, not one between two
+_SEEN = "inverted_cdf"  # a quantile is an observed time, without interpolation
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Trace:
     """A sequence of requests.
 
     Attributes:
-        budgets: ``(requests,)`` in units.
+        budgets: ``(requests,)``, in units (see the module).
         neighbour: ``(requests,)`` bool, whether another program uses the processor.
         seed: the seed of the random numbers.
     """
@@ -45,12 +45,15 @@ class Trace:
 
     def __post_init__(self) -> None:
         if self.budgets.ndim != 1 or self.budgets.shape != self.neighbour.shape or not len(self.budgets):
-            raise ValueError(f"budgets {self.budgets.shape}, neighbour {self.neighbour.shape}: must be (requests,)")
+            raise ValueError(
+                f"budgets have shape {self.budgets.shape}, and neighbour has shape {self.neighbour.shape}: "
+                "both must be (requests,), with at least one request"
+            )
         if not (np.isfinite(self.budgets).all() and (self.budgets > 0).all()):
-            raise ValueError("budgets: must be numbers above 0")
+            raise ValueError("budgets: must be finite numbers above 0")
 
     def first(self, requests: int) -> Trace:
-        """Return the trace of only the first requests."""
+        """Return a trace of only the first ``requests`` requests."""
         return Trace(self.budgets[:requests], self.neighbour[:requests], self.seed)
 
 
@@ -64,21 +67,22 @@ def bursty_trace(
     busy: float = 0.25,
     busy_spell: float = 60.0,
 ) -> Trace:
-    """Draw a random trace. Budgets are log-uniform in ``tight`` or ``loose``, in spells of geometric length.
+    """Draw a random trace. Budgets are log-uniform in the range ``tight`` or ``loose``. Spells with these two ranges
+    alternate. Their lengths are geometrically distributed.
 
     Args:
-        tight, loose: least and largest budget of each kind of spell, in units.
-        spell: mean requests per spell.
-        busy: share of requests with a neighbour, in spells of ``busy_spell`` requests on average.
+        tight, loose: smallest and largest budget of each kind of spell, in units.
+        spell: mean number of requests in a spell.
+        busy: share of requests with a neighbour. They come in spells of ``busy_spell`` requests on average.
 
     Raises:
-        ValueError: no requests, numbers out of range.
+        ValueError: there are no requests, or a number is out of range.
     """
     check("requests", requests, whole(1))
     check("busy", busy, number(above=0, below=1))
     for name, (low, high) in (("tight", tight), ("loose", loose)):
         if not 0 < low <= high:
-            raise ValueError(f"{name} = {(low, high)}: must be two numbers above 0, the least first")
+            raise ValueError(f"{name} = {(low, high)}: must be two numbers above 0, the smaller one first")
     for name, length in (("spell", spell), ("busy_spell", busy_spell)):
         check(name, length, number(1))
     draw = np.random.default_rng(seed)
@@ -89,7 +93,7 @@ def bursty_trace(
 
 
 def _spells(draw: np.random.Generator, count: int, off: float, on: float) -> NDArray[np.bool_]:
-    """Draw alternating off and on spells, with these mean lengths."""
+    """Draw ``count`` flags in alternating spells of False and True, with mean lengths ``off`` and ``on``."""
     found: list[bool] = []
     now = bool(draw.random() < on / (off + on))
     while len(found) < count:
@@ -100,12 +104,12 @@ def _spells(draw: np.random.Generator, count: int, off: float, on: float) -> NDA
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Times and answers of each path at each request.
+    """The time of each path at each request, and whether its prediction was correct.
 
     Attributes:
-        budgets: ``(requests,)`` in milliseconds.
-        times: ``(requests, paths)`` milliseconds.
-        right: ``(requests, paths)`` bool.
+        budgets: ``(requests,)``, in milliseconds.
+        times: ``(requests, paths)``, in milliseconds.
+        right: ``(requests, paths)`` bool, whether the prediction was correct.
     """
 
     budgets: NDArray[np.float64]
@@ -115,17 +119,17 @@ class Measured:
     def __post_init__(self) -> None:
         if self.times.ndim != 2 or self.times.shape != self.right.shape or len(self.times) != len(self.budgets):
             raise ValueError(
-                f"times {self.times.shape}, right {self.right.shape}, budgets {self.budgets.shape}: must be "
-                "(requests, paths) twice, and (requests,)"
+                f"the shapes of times, right and budgets are {self.times.shape}, {self.right.shape} and "
+                f"{self.budgets.shape}: must be (requests, paths), (requests, paths) and (requests,)"
             )
 
     @property
     def in_time(self) -> NDArray[np.bool_]:
-        """``(requests, paths)``: whether the path finished within the budget."""
+        """Whether each path finished within each request's budget, ``(requests, paths)``."""
         return self.times <= self.budgets[:, None]
 
     def outcome(self, chosen: Chosen) -> NDArray[np.bool_]:
-        """``(requests,)``: whether the ``chosen`` path answered right and in time."""
+        """Return whether the ``chosen`` path of each request was correct and in time, ``(requests,)``."""
         rows = np.arange(len(chosen))
         return (chosen != NONE) & (self.right & self.in_time)[rows, chosen]
 
@@ -134,28 +138,29 @@ class Measured:
 
 
 def fixed(measured: Measured) -> Chosen:
-    """Choose the one path that answers most requests right and in time."""
+    """Choose, for all requests, the one path that is correct and in time most often."""
     hits = (measured.right & measured.in_time).sum(0)
     return np.full(len(measured.budgets), int(hits.argmax()), np.int64)
 
 
 def in_time(measured: Measured, order: Sequence[int]) -> Chosen:
-    """Choose the first path in ``order`` (the most accurate first) that is in time."""
+    """Choose for each request the first path in ``order`` (the most accurate first) that is in time."""
     return _first(measured.in_time, order)
 
 
 def oracle(measured: Measured) -> Chosen:
-    """Choose any path that is right and in time."""
+    """Choose for each request any path that is correct and in time."""
     return _first(measured.right & measured.in_time, range(measured.times.shape[1]))
 
 
 def by_needs(
     measured: Measured, order: Sequence[int], profile: NDArray[np.float64], *, share: float = 0.995, kept: int = 1000
 ) -> Chosen:
-    """Choose the first path in ``order`` (the most accurate first) whose times kept the budget in a ``share`` of runs.
+    """Choose the first path in ``order`` (the most accurate first) that kept the budget in a ``share`` of earlier runs.
 
-    Only observable times are used: a path's ``profile`` ``(runs, paths)`` and its times when it was chosen, the newest
-    ``kept`` of them. This is the rule of :class:`polypath.deploy.AnytimePredictor`, without retries.
+    The earlier runs of a path are those of the ``profile`` ``(runs, paths)`` and the requests for which it was chosen.
+    Only the newest ``kept`` of them count. This is the rule of :class:`polypath.deploy.AnytimePredictor`, without
+    retries.
     """
     seen = [list(profile[:, path]) for path in range(measured.times.shape[1])]
     needs = [float(np.quantile(times, share, method=_SEEN)) for times in seen]
@@ -181,7 +186,7 @@ def _first(fits: NDArray[np.bool_], order: Sequence[int]) -> Chosen:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its bootstrap interval."""
+    """A value and its bootstrap interval."""
 
     value: float
     low: float
@@ -196,14 +201,14 @@ def deadline_accuracy(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Compute the mean of ``outcome`` ``(requests,)``, with its interval by the moving-block bootstrap (Künsch 1989).
+    """Compute the mean of ``outcome`` ``(requests,)``, and its interval by the moving-block bootstrap (Künsch 1989).
 
     Requests of one spell are similar, so blocks of ``block`` consecutive requests are resampled, not single requests.
-    If ``outcome`` is the difference of two outcomes on the same requests, the result is the gain with its paired
-    interval.
+    If ``outcome`` is the difference of two outcomes on the same requests, the result is their mean difference with a
+    paired interval.
 
     Raises:
-        ValueError: no outcome.
+        ValueError: ``outcome`` is empty.
     """
     n = len(outcome)
     if not n:
@@ -216,20 +221,20 @@ def deadline_accuracy(
 
 
 def hypervolume(ms: NDArray[np.float64], errors: NDArray[np.float64], box: tuple[float, float, float]) -> float:
-    """Compute the share of a box of log time and error that the paths dominate, 0 to 1.
+    """Compute the share, 0 to 1, of a box of log time and error that the paths dominate.
 
     Args:
         ms: milliseconds of each path, ``(paths,)``.
-        errors: in percent, ``(paths,)``.
-        box: least and largest milliseconds, and the largest error. A path dominates all points that are slower and have
-            a larger error.
+        errors: error of each path in percent, ``(paths,)``.
+        box: smallest milliseconds, largest milliseconds and largest error. A path dominates all points that are slower
+            and have a larger error.
 
     Raises:
-        ValueError: an empty box.
+        ValueError: the box is empty.
     """
     low, high, worst = box
     if not 0 < low < high or not worst > 0:
-        raise ValueError(f"box = {box}: must be two ascending numbers of milliseconds and an error, all above 0")
+        raise ValueError(f"box = {box}: must be two ascending times and an error, all above 0")
     area, best = 0.0, worst
     at = np.log(np.clip(ms, low, high))
     for i in np.argsort(at, kind="stable"):
@@ -249,12 +254,12 @@ def hypervolume_draws(
 ) -> NDArray[np.float64]:
     """Compute bootstrap hypervolumes: one from all images and runs, then ``draws`` from resampled images and runs.
 
-    With the same seed, two networks that answered the same images get the same images in each draw. So the difference
-    of their hypervolumes is paired.
+    With the same seed and the same test images, each draw resamples the same images for two networks. So the
+    difference of their hypervolumes is paired.
 
     Args:
-        times: ``(runs, paths)`` milliseconds. The median over runs is used.
-        right: ``(images, paths)``.
+        times: ``(runs, paths)``, in milliseconds. The median over runs is used.
+        right: ``(images, paths)`` bool, whether the path classifies the image correctly.
     """
     draw = np.random.default_rng(seed)
     found = np.empty(draws + 1)
@@ -266,7 +271,7 @@ def hypervolume_draws(
 
 
 def interval_of(draws: NDArray[np.float64], *, level: float = 0.95) -> Interval:
-    """Return the interval of bootstrap draws. The first draw is the figure itself."""
+    """Return the interval of bootstrap draws. The first draw is the value itself."""
     return _interval(float(draws[0]), draws[1:], level)
 
 

@@ -1,4 +1,4 @@
-"""The exact number of paths of each depth in a network, by dynamic programming over its diagram."""
+"""The exact number of paths of each depth in a network, computed by dynamic programming over the wiring."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from polypath.profiling.cost import Choice, depth_distribution
 
 
 def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choice = None) -> pd.DataFrame:
-    """Compute the distribution of depths of a network, or of several by name.
+    """Compute the distribution of the depths of the paths in one network, or in several networks by name.
 
     Returns:
-        A row for each network and depth: ``net``, ``depth`` (layers), ``paths`` (a Python integer of any size, so the
-        column has dtype object), ``log10`` of ``paths``, ``share`` of the network's paths, ``cumulative`` share up to
-        the depth.
+        A row for each network and depth: ``net``, ``depth`` (layers), ``paths`` (number of paths), ``log10`` of
+        ``paths``, ``share`` of the network's paths, ``cumulative`` share up to the depth. ``paths`` is a Python
+        integer of any size, so the column has dtype object.
 
     Raises:
-        ValueError: an illegal choice.
+        ValueError: the choice is illegal.
     """
     rows = []
     for name, net in nets.items() if isinstance(nets, Mapping) else [("", nets)]:
@@ -43,8 +43,8 @@ def depths(nets: PathNet | Wiring | Mapping[str, PathNet | Wiring], paths: Choic
 
 
 def depth_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Summarise :func:`depths` in a row for each network: ``paths``; ``least``, ``mean``, ``deviation``, ``most``
-    depth."""
+    """Summarise the frame of :func:`depths` in a row for each network: the number of ``paths``, and the ``least``,
+    ``mean`` and ``most`` depth with the standard ``deviation``."""
     rows = []
     for name, of in frame.groupby("net", sort=False):
         depth, share = of["depth"].to_numpy(), of["share"].to_numpy()

@@ -30,7 +30,7 @@ SCORING_BATCH = {"cpu": 100, "cuda": 500, "mps": 500}  # on a CPU, larger batche
 
 
 class FinishedRun:
-    """The network that a run reports, and the run's training and test images. Each is loaded on first use.
+    """A finished run: the network that it reports, and its training and test images. Each part is loaded on first use.
 
     Args:
         folder: the run's folder.
@@ -38,7 +38,8 @@ class FinishedRun:
         data: the run's images, if they are loaded already.
         data_moved: the folder in which the run's images are now. It is stored in the run once the images have been
             read.
-        by: the command that reads the run, for the count of looks at its test images (:mod:`polypath.storage.looks`).
+        by: name of the command that reads the run. It is recorded with each look, that is, each error that is measured
+            on the test images (:mod:`polypath.storage.looks`).
 
     Raises:
         ValueError: the folder is not a run, the device is not available, or the images are not the run's.
@@ -72,7 +73,7 @@ class FinishedRun:
             ValueError: the run is not finished, or its network is damaged.
         """
         if not self.run.finished or not (self.folder / MODEL).is_dir():
-            raise ValueError(f"{self.folder}: not finished; continue it with `polypath resume {self.folder}`")
+            raise ValueError(f"{self.folder} is not finished; continue it with `polypath resume {self.folder}`")
         return self.placed(load(self.folder / MODEL))
 
     def placed(self, net: PathNet) -> PathNet:
@@ -85,7 +86,7 @@ class FinishedRun:
         """The images that the run was started with.
 
         Raises:
-            ValueError: images that are missing or not the run's; see :func:`polypath.training.run_data.images_of`.
+            ValueError: the images are missing or are not the run's; see :func:`polypath.training.run_data.images_of`.
         """
         found = images_of(self.run, self.moved)
         if self.moved is not None:
@@ -109,10 +110,10 @@ class FinishedRun:
         return (side, side) if side is not None else self.data.size
 
     def batches(self, part: Part = "test", data: ImageData | None = None, *, looks: int = 1) -> BatchesBase:
-        """Return batches of all images of a part, in order, prepared as for evaluation.
+        """Return batches of all images of a part (such as the test images), in order, prepared as for evaluation.
 
         Args:
-            data: other images than the run's, for instance a subset.
+            data: images to use instead of the run's, for instance a subset of them.
             looks: number of errors that one pass through the test images measures. Each pass is counted when it begins.
 
         Raises:
@@ -126,7 +127,7 @@ class FinishedRun:
         return batches
 
     def add_looks(self, count: int) -> None:
-        """Count looks at the run's test images."""
+        """Add to the number of errors that have been measured on the run's test images."""
         add_looks(self.folder, self.by, count)
 
     @property

@@ -1,6 +1,7 @@
-"""Changes between successive answers: a later step corrects some wrong answers, and breaks some right ones.
+"""Changes of predictions from step to step: a step corrects some wrong predictions, and makes some correct ones wrong.
 
-A falling error hides the broken answers. An application that has already shown a broken answer must retract it.
+If the error decreases, this hides the predictions that become wrong. Then an application that has already shown the
+correct prediction must replace it by a wrong one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Flips:
-    """How many of ``images`` answers a step changed: ``to_right`` from wrong to right, ``to_wrong`` from right to
-    wrong."""
+    """The effect of a step on the predictions for ``images`` images: ``to_right`` wrong predictions become correct, and
+    ``to_wrong`` correct predictions become wrong."""
 
     to_right: int
     to_wrong: int
@@ -24,17 +25,17 @@ class Flips:
 
 
 def flips(right: ArrayLike | Sequence[ArrayLike]) -> list[Flips]:
-    """Count the changes that each step makes to the previous step's answers, from the second step on.
+    """Count the changes that each step makes to the previous step's predictions, from the second step on.
 
     Args:
-        right: ``(steps, images)``, whether each answer is right.
+        right: ``(steps, images)``, whether each prediction is correct.
 
     Raises:
         ValueError: ``right`` has another shape.
     """
     hits = np.asarray(right, bool)
     if hits.ndim != 2:
-        raise ValueError(f"right of shape {hits.shape}: must be (steps, images)")
+        raise ValueError(f"right has shape {hits.shape}: must be (steps, images)")
     return [
         Flips(int((now & ~before).sum()), int((before & ~now).sum()), hits.shape[1]) for before, now in pairwise(hits)
     ]

@@ -1,4 +1,4 @@
-"""Easy and hard images: by the number of loops that gates run for them, or by the paths that answer them correctly."""
+"""Easy and hard images, selected by the loops that they take or by the paths that classify them correctly."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ COUNT = 12
 
 
 def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, spread: bool = False) -> pd.DataFrame:
-    """Select the correctly answered images with the fewest and with the most loops (DRNN Fig. 9); ties keep the order
-    of the data. ``spread`` takes the first image of each class, then the second, and so on. Otherwise all images may be
-    of one class.
+    """Select, among the correctly classified images, those with the fewest and those with the most loops (DRNN Fig. 9).
+
+    Images with the same number of loops keep the order of the data. With ``spread``, the first image of each class is
+    taken, then the second of each class, and so on. Otherwise, all images may be of one class.
 
     Returns:
-        A row for each image: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer``,
-        ``value`` (loops).
+        A row for each image: ``kind`` (``easy``, ``hard``), ``rank`` (from 0), ``image``, ``label``, ``answer`` (the
+        predicted class), ``value`` (loops).
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: ``count`` is below 1.
     """
     check("count", count, _COUNT)
     images = loops.images if isinstance(loops, Loops) else loops
@@ -44,7 +45,7 @@ def easy_and_hard_by_loops(loops: Loops | pd.DataFrame, count: int = COUNT, *, s
 def easy_and_hard_by_paths(
     short: Tensor, whole: Tensor, labels: Tensor, count: int = COUNT, *, spread: bool = False
 ) -> pd.DataFrame:
-    """Select images that the shortest path already answers correctly, and images that only the whole network does.
+    """Select easy images, which the short path classifies correctly, and hard ones, which only the whole network does.
 
     ``short`` and ``whole`` are logits ``(images, classes)``. Easy images are sorted by the short path's probability of
     the true class, the highest first. Hard images are sorted by how much higher this probability is in the whole
@@ -52,10 +53,11 @@ def easy_and_hard_by_paths(
 
     Returns:
         A row for each image: ``kind`` (``easy``, ``hard``), ``rank``, ``image``, ``label``, ``answer`` (the short
-        path's), ``value`` (the probability, or the gain).
+        path's prediction), ``value`` (the probability, or its difference).
 
     Raises:
-        ValueError: a count below 1, or as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: ``count`` is below 1, or logits or labels are illegal (see
+            :func:`~polypath.analysis.answers.stacked`).
     """
     check("count", count, _COUNT)
     _, z = stacked({"short": short, "whole": whole}, labels)

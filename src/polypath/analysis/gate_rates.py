@@ -1,9 +1,10 @@
-"""Correct gates to their target rate in evaluation (DRNN §3, after ConvNet-AIG).
+"""Correction of gates to their target rate in evaluation (DRNN §3, after ConvNet-AIG).
 
-In training, gates are sampled, and the loss controls the rate of the samples. In evaluation the larger logit decides,
-and nothing controls the rate: for an undecided gate the two rates differ widely. :func:`correct_gates` shifts each
-gate's bias until its rate on held-out images meets the target. All loops of a block use the same gate. So the rate is
-the block's: the number of images that pass over the number that reach the gate, summed over the block's loops.
+In training, gates are sampled, and the loss controls the rate of the samples. In evaluation, the larger logit decides,
+and nothing controls the rate. For an undecided gate, the two rates differ widely. :func:`correct_gates` shifts each
+gate's bias until the gate's rate on held-out images meets the target. All loops of a block use the same gate. So a
+block has one rate: the number of images that pass the gate divided by the number that reach it, both summed over the
+block's loops.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ STEPS = 60  # steps of a bisection in float64
 
 @dataclass(frozen=True, kw_only=True)
 class GateCorrection:
-    """The record of a call of :func:`correct_gates`.
+    """A record of a call of :func:`correct_gates`.
 
     Attributes:
         target, tolerance, over: the arguments of the call.
@@ -47,8 +48,8 @@ class GateCorrection:
 
     @property
     def unmet(self) -> dict[str, float]:
-        """The blocks whose rate still misses the target by more than the tolerance, with their rates. If a gate's
-        logits are the same for all images, it passes all or none of them, whatever its bias."""
+        """The rates of the blocks that still miss the target by more than the tolerance. If a gate's logits are the
+        same for all images, the gate passes all images or none, whatever its bias is."""
         return {name: rate for name, rate in self.after.items() if not abs(rate - self.target) <= self.tolerance}
 
     @property
@@ -75,11 +76,11 @@ def correct_gates(
     Args:
         batches: held-out ``(images, labels)``, iterated over once for each block.
         target: the rate, in [0, 1].
-        tolerance: allowed deviation from the target; blocks that miss it by more are ``unmet``.
-        over: whether the rate is among the images ``reaching`` a gate, or among ``all``.
+        tolerance: allowed deviation from the target. Blocks with a larger deviation are ``unmet``.
+        over: ``reaching`` if the rate is a share of the images that reach a gate, ``all`` if of all images.
 
     Raises:
-        ValueError: a network without gates, no images, a target outside [0, 1], an unknown ``over``.
+        ValueError: the network has no gates, there are no images, ``target`` is outside [0, 1], or ``over`` is unknown.
     """
     check("target", target, SHARE)
     check("tolerance", tolerance, number(above=0))
@@ -105,11 +106,11 @@ def correct_gates(
 def rates_of_blocks(
     net: PathNet, batches: Iterable[Sequence[Tensor]], over: Over = "reaching"
 ) -> tuple[dict[str, float], int]:
-    """Measure the rate of each gated switch in evaluation, over its loops (NaN if no image reached it). Returns the
-    rates, and the number of images.
+    """Measure the rate of each gated switch in evaluation, summed over its loops. Return the rates (NaN for a switch
+    that no image reached) and the number of images.
 
     Raises:
-        ValueError: a network without gates, no images.
+        ValueError: the network has no gates, or there are no images.
     """
     taken = loops_taken(net, batches)
     images, sums = len(taken.images), dict[str, list[int]]()
@@ -122,8 +123,8 @@ def rates_of_blocks(
 
 
 def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) -> Tensor:
-    """Return the margins of the logits by which each gate of a switch opens, ``(images, gates)`` float64, as if all
-    loops before it ran."""
+    """Return the margin by which each gate of a switch opens, ``(images, gates)`` float64: its second logit minus its
+    first. All loops run, whatever the gates decide."""
     gates, device = switch.gates, next(net.parameters()).device
     sources, whole = frozenset(gate.source for gate in gates), net.paths({switch.name: switch.labels[-1:]})
     rows: list[Tensor] = []
@@ -136,7 +137,7 @@ def _margins(net: PathNet, switch: Join, batches: Iterable[Sequence[Tensor]]) ->
 
 
 def _shift(margins: Tensor, target: float, over: Over) -> float:
-    """Return the shift of the margins that brings their rate closest to the target; 0 if no shift helps.
+    """Return the shift of the margins that brings the rate closest to the target, or 0 if no shift helps.
 
     The rate rises with the shift: one more loop adds one passed image, and at most one image that reaches a gate.
     """

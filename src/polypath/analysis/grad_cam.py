@@ -1,8 +1,8 @@
-"""Where a path looks: Grad-CAM (Selvaraju et al. 2017) at the feature maps that the path's head reads.
+"""Heat maps of a path by Grad-CAM (Selvaraju et al. 2017), at the feature maps that the path's head reads.
 
 Let A_k be the maps and y the logit of a class. The weight of a map is the mean of dy/dA_k over its pixels (Eq. 1), and
 the heat is ReLU(Σ_k weight_k · A_k) (Eq. 2). If the head reads maps of one pixel, as after FractalNet's last pool, the
-last stage with more pixels is used instead.
+maps of the last stage with more than one pixel are used instead.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def grad_cam(
     """Return heat maps ``(N, H, W)`` float32 of images ``(N, C, H, W)``, which must be normalised for the network. Each
     map is scaled to [0, 1]: 1 where the evidence for the class is strongest. A map is all 0 if there is no evidence.
 
-    Gates decide as in evaluation. The network keeps its mode, and no gradient is left.
+    The network runs in evaluation mode; its mode is restored. Parameters keep their ``grad``.
 
     Args:
         paths: the choice to run.
-        classes: one class for all images, or one for each; None: the path's own answers.
+        classes: one class for all images, or one class for each image. None means the classes that the path predicts.
         stats: recalibrated batch-norm statistics of the path.
 
     Raises:
-        ValueError: illegal images, an illegal choice, an unknown class, or a head that reads no maps.
+        ValueError: the images or the choice are illegal, a class is unknown, or the head reads no feature maps.
     """
     paths = net.paths(paths)
     places = dict.fromkeys([head_maps(net, paths), *_stage_ends(net, paths)])
@@ -47,7 +47,7 @@ def grad_cam(
 
     def kept(name: str, out: Tensor) -> Tensor:
         maps[name] = out if out.requires_grad else out.detach().requires_grad_()
-        return maps[name].clone()  # clone, since the next node may write into it
+        return maps[name].clone()  # clone, since the next node may write into its input
 
     modes = [(module, module.training) for module in net.modules()]
     hooks = [net.register_node_hook(place, kept) for place in places]
@@ -68,7 +68,7 @@ def grad_cam(
     read = maps[at]
     if read.ndim != 4 or logits.ndim != 2:
         raise ValueError(
-            f"path {str(paths)!r}: its head reads {at!r} of shape {tuple(read.shape)}, must be maps (N, C, H, W)"
+            f"path {str(paths)!r}: its head reads {at!r} of shape {tuple(read.shape)}, but must read maps (N, C, H, W)"
         )
     of = next((maps[place] for place in places if maps[place][0, 0].numel() > 1), read)
     chosen = _classes(classes, logits)
@@ -82,10 +82,10 @@ def grad_cam(
 
 
 def head_maps(net: PathNet, paths: Paths) -> str:
-    """Return the node whose value the path's head reads. If the path ends at an exit, it is the exit's head.
+    """Return the node whose value the path's head reads. If the path ends at an exit, the head is that of the exit.
 
     Raises:
-        ValueError: a network without a head, or one that consists of a head only.
+        ValueError: the network has no head, or consists of only a head.
     """
     wiring, name = net.wiring, net.wiring.output
     while name == wiring.output or name.startswith(HEAD):
@@ -102,7 +102,7 @@ def head_maps(net: PathNet, paths: Paths) -> str:
 
 
 def _stage_ends(net: PathNet, paths: Paths) -> list[str]:
-    """Return the end node of each stage that runs, the last stage first, without stages of several streams."""
+    """Return the end node of each stage that runs, the last stage first. Stages of several streams are left out."""
     alive = {node.name for node in net.wiring.alive(paths)}
     found = ([node for node in nodes if node in alive] for nodes in net.stage_nodes.values())
     return [nodes[0] for nodes in found if len(nodes) == 1][::-1]
@@ -114,5 +114,7 @@ def _classes(classes: Sequence[int] | int | None, logits: Tensor) -> Tensor:
         return logits.argmax(1)
     given = [classes] * count if isinstance(classes, int) else list(classes)
     if len(given) != count:
-        raise ValueError(f"classes: {len(given)} for {count} images; give one for all, or one for each")
+        raise ValueError(
+            f"classes has {len(given)} values for {count} images: give one for all images, or one for each"
+        )
     return torch.tensor([check("class", c, whole(0, most - 1)) for c in given], device=logits.device)

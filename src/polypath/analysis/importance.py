@@ -1,4 +1,4 @@
-"""Importance of operands: how much a network's error increases when one is dropped and the rest stays as it is."""
+"""Importance of operands: how much a network's error increases when one operand is dropped and the others stay."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WHOLE = "whole"
 
 
 def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str] | None = None) -> dict[str, Paths]:
-    """Return the choice without each operand of each join that is alive under ``base``, by ``join:label``.
+    """Return, by ``join:label``, choices that each drop one operand of a join that is alive under ``base``.
 
     ``joins`` are the joins to consider; None means all mean, sum and max joins with at least two operands.
 
     Raises:
-        ValueError: a join that is unknown or dead, or whose operands cannot be dropped.
+        ValueError: a join is unknown or dead, or its operands cannot be dropped.
     """
     base = Paths.of(wiring, base or {})
     alive = {node.name: node for node in wiring.alive(base) if node.name in wiring.joins}
@@ -34,7 +34,7 @@ def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str]
     for name in names:
         if name not in many:
             raise ValueError(
-                f"join {name!r}: none of its operands can be dropped; joins with such operands are {', '.join(many)}"
+                f"join {name!r}: none of its operands can be dropped; must be one of the joins {', '.join(many)}"
             )
         labels = [o.label for o in wiring.joins[name].chosen(base)]
         for label in labels:
@@ -43,8 +43,8 @@ def without_each(wiring: Wiring, base: Paths | None = None, joins: Iterable[str]
 
 
 def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]:
-    """Return, for each label that several joins have, the choice without it at all of these joins (branch 2 of every
-    block), by ``*:label``. Joins with no other operand keep it."""
+    """Return, by ``*:label``, choices that each drop all operands with one label, such as branch 2 of every block.
+    Labels of only one join are left out. A join with no other operand keeps its operand."""
     base, found = Paths.of(wiring, base or {}), {}
     joins = [j for j in wiring.joins.values() if j.kind in DROPPABLE]
     for label in dict.fromkeys(label for join in joins for label in join.labels):
@@ -59,15 +59,16 @@ def without_label(wiring: Wiring, base: Paths | None = None) -> dict[str, Paths]
 
 
 def importance(whole: Tensor, without: Logits, labels: Tensor) -> pd.DataFrame:
-    """Measure the effect of dropping each part, from logits ``(images, classes)`` of the whole network and without it.
+    """Measure the effect of dropping each part, from the logits ``(images, classes)`` with and without the part.
 
     Returns:
-        A row for each part: ``dropped``; ``error`` (%) without it, ``increase`` (points over the whole network's error)
-        and ``standard_error`` of the increase (over images, paired); in percent of the images ``changed`` (another
-        answer), ``broken`` (right before, now wrong) and ``mended`` (wrong before, now right).
+        A row for each part: ``dropped`` (its name), ``error`` (%) without the part, ``increase`` (points above the
+        whole network's error) and ``standard_error`` of the increase (over images, paired). In percent of the images:
+        ``changed`` (another prediction), ``broken`` (correct before, now wrong) and ``mended`` (wrong before, now
+        correct).
 
     Raises:
-        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: the logits or labels are illegal, see :func:`~polypath.analysis.answers.stacked`.
     """
     names, z = stacked({WHOLE: whole, **{f"-{name}": of for name, of in without.items()}}, labels)
     given, labels = z.argmax(2), labels.cpu()
@@ -100,28 +101,29 @@ def importance_table(
     stats: BatchNormStatistics | None = None,
     views: int = 1,
 ) -> pd.DataFrame:
-    """Compute :func:`importance` of each of ``parts`` of the network under ``base`` (None: the whole). ``parts`` are
-    choices that drop something (None: those of :func:`without_each`). ``stats``, if given, must cover all these
-    choices.
+    """Compute the :func:`importance` of parts of the network that runs under ``base`` (None: the whole network).
+    ``parts`` are choices that each drop something (None: those of :func:`without_each`). If ``stats`` is given, it must
+    cover ``base`` and all these choices.
 
     Raises:
-        ValueError: a network with nothing to drop, or as :func:`polypath.analysis.scoring.score`.
+        ValueError: no operand can be dropped, there are no images, a label is not a class of the network, or ``stats``
+            lacks a choice.
     """
     start = net.paths(base)
     parts = without_each(net.wiring, start) if parts is None else parts
     if not parts:
-        raise ValueError("this network has no join whose operands could be dropped")
+        raise ValueError("this network has no join whose operands can be dropped")
     found = answers(net, {WHOLE: start, **{f"-{k}": p for k, p in parts.items()}}, batches, stats=stats, views=views)
     whole = found.logits.pop(WHOLE)
     return importance(whole, {name[1:]: of for name, of in found.logits.items()}, found.labels)
 
 
 def unique_to(logits: Logits, labels: Tensor) -> pd.DataFrame:
-    """Find images that only one path gets right: ``path``, ``error`` (%), ``only_right`` (% of images only it gets
-    right).
+    """Count the images that only one path classifies correctly. Return a row for each path: ``path``, ``error`` (%),
+    ``only_right`` (% of images that only this path classifies correctly).
 
     Raises:
-        ValueError: as :func:`~polypath.analysis.answers.stacked`.
+        ValueError: the logits or labels are illegal, see :func:`~polypath.analysis.answers.stacked`.
     """
     names, hits = right(logits, labels)
     alone = hits & (hits.sum(0) == 1)

@@ -16,9 +16,10 @@ from polypath.core.network import PathNet
 class Loops(NamedTuple):
     """The decisions of gates, as two data frames.
 
-    ``images`` has a row for each image: ``image`` (its index), ``label``, ``answer``, ``right``, ``loops``. ``gates``
-    has a row for each gate: ``switch``, ``loop``, ``reached`` and ``passed`` (numbers of images), ``rate`` (``passed``
-    / ``reached``; NaN if no image reached it), ``share`` (``passed`` / all images).
+    ``images`` has a row for each image: ``image`` (its index), ``label``, ``answer`` (the predicted class), ``right``
+    (whether the prediction is correct), ``loops``. ``gates`` has a row for each gate: ``switch``, ``loop``,
+    ``reached`` and ``passed`` (numbers of images), ``rate`` (``passed`` / ``reached``; NaN if no image reached the
+    gate), ``share`` (``passed`` / all images).
     """
 
     images: pd.DataFrame
@@ -26,19 +27,18 @@ class Loops(NamedTuple):
 
     @property
     def most(self) -> int:
-        """The most loops that an image can take."""
+        """The largest number of loops that an image can take."""
         return len(self.gates)
 
 
 @torch.no_grad()
 def loops_taken(net: PathNet, batches: Iterable[Sequence[Tensor]]) -> Loops:
-    """Run a gated network on all images of ``batches`` ``(images, labels)``, as in evaluation, and record its
-    decisions.
+    """Run a gated network on all images of ``batches`` ``(images, labels)``, and record the decisions of its gates.
 
     The network runs in evaluation mode; its mode is restored.
 
     Raises:
-        ValueError: a network without gates, no images.
+        ValueError: the network has no gates, or there are no images.
     """
     if not any(join.gates for join in net.wiring.joins.values()):
         raise ValueError("this network has no gates; build it with gates=True")
@@ -59,7 +59,7 @@ def loops_taken(net: PathNet, batches: Iterable[Sequence[Tensor]]) -> Loops:
         for module, training in modes:
             module.training = training
     if not truth:
-        raise ValueError("no images: the batches are empty")
+        raise ValueError("there are no images: the batches are empty")
     y, answer = torch.cat(truth), torch.cat(given)
     images = pd.DataFrame(
         {
@@ -81,15 +81,15 @@ def loop_histogram(loops: Tensor | Iterable[int], most: int, right: Iterable[boo
     """Count how many images take each number of loops, 0 to ``most``.
 
     Returns:
-        A row for each number: ``loops``, ``images``, ``share``, and, if ``right`` says which images are answered
-        correctly, ``error`` (%, NaN without images).
+        A row for each number: ``loops``, ``images``, ``share``. If ``right`` is given (whether each image is classified
+        correctly), a row also has ``error`` (%, NaN without images).
 
     Raises:
-        ValueError: loops that are not between 0 and ``most``, or no images.
+        ValueError: a number of loops is not between 0 and ``most``, or there are no images.
     """
     taken = torch.as_tensor([int(n) for n in loops])
     if not len(taken) or int(taken.min()) < 0 or int(taken.max()) > most:
-        raise ValueError(f"loops has {len(taken)} values: must have at least one, each between 0 and most = {most}")
+        raise ValueError(f"loops ({len(taken)} values): must be one or more numbers, each between 0 and most = {most}")
     counts = torch.bincount(taken, minlength=most + 1)
     frame = pd.DataFrame({"loops": range(most + 1), "images": counts, "share": counts.double() / len(taken)})
     if right is not None:

@@ -16,7 +16,7 @@ from polypath.data.augment import average_views
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 error, in percent, on ``images`` images; ``logits`` ``(images, classes)`` if requested."""
+    """A top-1 error in percent, measured on ``images`` images, with the ``logits`` ``(images, classes)`` on request."""
 
     error: float
     images: int
@@ -25,15 +25,16 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class PathRow:
-    """One path in the table.
+    """A row of the path table: the error and the cost of one path.
 
     Attributes:
         name: the path's name in its family.
         paths: the path's canonical text.
         error: top-1 error, in percent, with the network's own batch-norm statistics.
         error_recalibrated: top-1 error with statistics recalibrated for the path; None if not measured.
-        params, macs, activation_bytes: for one image; see :func:`polypath.profiling.cost.cost`.
-        depth: layers of the path's deepest chain.
+        params, macs, activation_bytes: parameters, multiply-adds and memory of the activations for one image; see
+            :func:`polypath.profiling.cost.cost`.
+        depth: number of layers in the path's deepest chain.
         p50_ms, p95_ms: measured latency; None if not measured.
     """
 
@@ -66,17 +67,18 @@ def score(
 ) -> dict[str, Score]:
     """Measure the top-1 error of each path on all images of ``batches``. Each path runs once on each batch, in float32.
 
-    ``batches`` yields images ``(N, C, H, W)`` and labels ``(N,)``. With ``views``, there are that many rows of images
-    for each label, and their answers are averaged. With ``stats``, each path runs with its own recalibrated statistics.
-    The network runs in evaluation mode; its mode is restored.
+    ``batches`` yields images ``(N, C, H, W)`` and labels ``(N,)``. If ``views`` is above 1, there are N × ``views``
+    images: consecutive views (crops) of each labelled image, whose probabilities are averaged. With ``stats``, each
+    path runs with the statistics that were recalibrated for it. The network runs in evaluation mode; its mode is
+    restored.
 
     Raises:
-        ValueError: no images, labels beyond the network's classes, or ``stats`` without one of the paths.
+        ValueError: there are no images, a label is not a class of the network, or ``stats`` lacks a path.
     """
     from torchmetrics.classification import MulticlassAccuracy
 
     if not paths:
-        raise ValueError("no paths to score: give at least one")
+        raise ValueError("there are no paths to score: give at least one")
     device, classes = next(net.parameters()).device, net.num_classes
     accuracy = {name: MulticlassAccuracy(classes, average="micro", validate_args=False).to(device) for name in paths}
     kept: dict[str, list[Tensor]] = {name: [] for name in paths}
@@ -87,7 +89,7 @@ def score(
             x, labels, images = x.to(device), labels.to(device), images + len(labels)
             if int(labels.max()) >= classes or int(labels.min()) < 0:
                 wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
-                raise ValueError(f"label {wrong}: the network has {classes} classes, 0 to {classes - 1}")
+                raise ValueError(f"label {wrong}: the network has {classes} classes, so labels are 0 to {classes - 1}")
             for name, p in paths.items():
                 if stats is None:
                     logits = net(x, paths=p)
@@ -102,7 +104,7 @@ def score(
         for module, training in modes:
             module.training = training
     if not images:
-        raise ValueError("no images to score paths on: the split is empty")
+        raise ValueError("there are no images to score paths on: the split is empty")
     return {
         name: Score(round(100 * (1 - float(a.compute())), 4), images, torch.cat(kept[name]) if keep_logits else None)
         for name, a in accuracy.items()

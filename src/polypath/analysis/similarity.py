@@ -1,13 +1,13 @@
-"""How much channels collapse into each other (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
+"""Measures of redundancy among channels (GUNN §4): similarity of pairs, eigenvalues, effective dimension.
 
-Channels are redundant if their ``|cosine|`` or ``|correlation|`` over images and positions is near 1. GUNN's update
-order makes collapse impossible *across* segments, but not within one (§4.3). So the two kinds of pairs are reported
-separately. The effective dimension of N channels is computed from the eigenvalues λ of their second moments or
-covariance, in two ways:
+Channels that collapse into each other are redundant: their ``|cosine|`` or ``|correlation|`` over images and positions
+is near 1. GUNN's update order makes this impossible *across* segments, but not within a segment (§4.3). So pairs within
+segments and pairs across segments are reported separately. The effective dimension of N channels is computed from the
+eigenvalues λ of their second moments or covariance, in two ways:
 
 participation ratio   (Σλ)² / Σλ²        entropy   exp(−Σ p ln p),  p = λ / Σλ
 
-Both are N if all eigenvalues are equal, and 1 if all but one are 0.
+Both measures are N if all eigenvalues are equal, and 1 if all but one are 0.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ALIKE = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over images and positions of C channels, in float64: values ``(C,)`` and products ``(C, C)``. They can be
-    added."""
+    """The sums of C channels' values ``(C,)`` and of their products ``(C, C)`` over images and positions, in float64.
+    Moments of different images can be added."""
 
     count: int
     first: Tensor
@@ -44,10 +44,10 @@ class Moments:
         """Compute the moments of maps ``(N, C, H, W)``, or of features ``(N, C)``.
 
         Raises:
-            ValueError: ``maps`` has another number of dimensions.
+            ValueError: ``maps`` does not have 2 or 4 dimensions.
         """
         if maps.ndim not in (2, 4):
-            raise ValueError(f"maps of shape {tuple(maps.shape)}: expected (N, C, H, W) or (N, C)")
+            raise ValueError(f"maps have shape {tuple(maps.shape)}: must be (N, C, H, W) or (N, C)")
         rows = maps.detach().movedim(1, -1).reshape(-1, maps.shape[1]).double()
         return cls(len(rows), rows.sum(0), rows.T @ rows)
 
@@ -55,10 +55,10 @@ class Moments:
         return Moments(self.count + other.count, self.first + other.first, self.second + other.second)
 
     def matrix(self, measure: Measure) -> Tensor:
-        """Return ``(C, C)`` covariances for ``correlation``, or second moments for ``cosine``.
+        """Return the covariances ``(C, C)`` for ``correlation``, or the second moments ``(C, C)`` for ``cosine``.
 
         Raises:
-            ValueError: an unknown measure.
+            ValueError: the measure is unknown.
         """
         check("measure", measure, one_of(*get_args(Measure)))
         second = self.second / self.count
@@ -76,13 +76,13 @@ def channel_moments(
     The network runs in evaluation mode; its mode is restored.
 
     Raises:
-        ValueError: an unknown node, no nodes, no images.
+        ValueError: a node is unknown, or there are no nodes or no images.
     """
     names = list(segments_of(net)) if nodes is None else list(nodes)
     if not names:
         raise ValueError("nodes: this network has no GUNN layers; give the nodes to analyse")
     if unknown := [name for name in names if name not in net.wiring.by_name]:
-        raise ValueError(f"node {unknown[0]!r}: the network's nodes are {', '.join(net.wiring.by_name)}")
+        raise ValueError(f"node {unknown[0]!r}: must be a node of the network: {', '.join(net.wiring.by_name)}")
     device, modes = next(net.parameters()).device, [(module, module.training) for module in net.modules()]
     found: dict[str, Moments] = {}
     net.eval()
@@ -98,12 +98,12 @@ def channel_moments(
         for module, training in modes:
             module.training = training
     if not found:
-        raise ValueError("no images: the batches are empty")
+        raise ValueError("there are no images: the batches are empty")
     return found
 
 
 def segments_of(net: PathNet) -> dict[str, int]:
-    """Return ``{node: P}``, the number of segments of every GUNN or SUNN layer."""
+    """Return the number of segments P of every GUNN or SUNN layer, as ``{node: P}``."""
     found = {}
     for node in net.wiring.nodes:
         if isinstance(node, Unit) and isinstance(layer := net.get_submodule(node.module), GunnLayer):
@@ -115,18 +115,19 @@ def channel_pairs(moments: Moments, segments: int = 1, measure: Measure = "corre
     """Compute the similarity of every pair of channels.
 
     Returns:
-        A row for each pair: channels ``i`` < ``j``, ``within`` (both are in one of the equal ``segments``),
-        ``similarity`` (``|correlation|`` or ``|cosine|``, 0 to 1; 0 if a channel is constant, or 0 everywhere).
+        A row for each pair: channels ``i`` < ``j``, ``within`` (whether both channels are in the same one of
+        ``segments`` equal segments), ``similarity`` (``|correlation|`` or ``|cosine|``, 0 to 1). The similarity is 0
+        if one of the channels is constant (``correlation``) or zero (``cosine``).
 
     Raises:
-        ValueError: a number of segments that does not divide the channels, or an unknown measure.
+        ValueError: ``segments`` does not divide the number of channels, or the measure is unknown.
     """
     chans = len(moments.first)
     if segments < 1 or chans % segments:
-        raise ValueError(f"segments {segments}: must divide {chans} channels")
+        raise ValueError(f"segments = {segments}: must divide {chans}, the number of channels")
     matrix = moments.matrix(measure)
     scale = matrix.diagonal().clamp(min=0).sqrt()
-    # by rounding, a constant channel's variance may be above 0
+    # due to rounding, the variance of a constant channel may be above 0
     noise = 1e-12 * (moments.second.diagonal() / moments.count)
     alive = matrix.diagonal() > noise
     similar = (matrix / (scale[:, None] * scale)).abs().clamp(max=1.0)
@@ -144,9 +145,9 @@ def channel_pairs(moments: Moments, segments: int = 1, measure: Measure = "corre
 
 
 def pair_summary(pairs: pd.DataFrame, alike: float = ALIKE) -> pd.DataFrame:
-    """Summarise :func:`channel_pairs` in two rows, for ``pairs`` within and across segments: ``count``, ``mean``,
-    ``median``, ``p95``, ``max`` similarity, and ``alike``, the percentage of pairs at or above the argument
-    ``alike``."""
+    """Summarise :func:`channel_pairs` in two rows, for ``pairs`` within and across segments. The columns are ``count``,
+    the ``mean``, ``median``, ``p95`` and ``max`` similarity, and ``alike``: the percentage of pairs whose similarity is
+    at least the argument ``alike``."""
     rows = []
     for kind, wanted in (("within", True), ("across", False)):
         of = pairs.loc[pairs["within"] == wanted, "similarity"]
@@ -169,11 +170,11 @@ def spectrum(moments: Moments | Mapping[str, Moments], measure: Measure = "corre
     """Compute eigenvalues of the covariance (``correlation``) or of the second moments (``cosine``), the largest first.
 
     Returns:
-        A row for each eigenvalue: ``layer``, ``rank`` (from 1), ``eigenvalue``, ``share`` of their sum, ``cumulative``
-        share.
+        A row for each eigenvalue: ``layer``, ``rank`` (from 1), ``eigenvalue``, ``share`` of the eigenvalues' sum,
+        ``cumulative`` share.
 
     Raises:
-        ValueError: an unknown measure.
+        ValueError: the measure is unknown.
     """
     parts = []
     for name, of in ({"": moments} if isinstance(moments, Moments) else moments).items():
@@ -189,14 +190,15 @@ def spectrum(moments: Moments | Mapping[str, Moments], measure: Measure = "corre
 
 
 def effective_dimension(values: Tensor | Sequence[float]) -> dict[str, float]:
-    """Compute ``participation`` and ``entropy`` of eigenvalues ``(N,)``. They are between 1 and N, or 0 if all are 0.
+    """Compute the effective dimensions ``participation`` and ``entropy`` of eigenvalues ``(N,)``. Both are between 1
+    and N, or 0 if all eigenvalues are 0.
 
     Raises:
-        ValueError: no eigenvalues, or one below 0.
+        ValueError: there are no eigenvalues, or one is below 0.
     """
     lam = torch.as_tensor(values, dtype=torch.float64)
     if lam.ndim != 1 or not len(lam) or float(lam.min()) < 0:
-        raise ValueError(f"eigenvalues {tuple(lam.shape)}: must be at least one number, none below 0")
+        raise ValueError(f"eigenvalues of shape {tuple(lam.shape)}: must be (N,) with N at least 1, and none below 0")
     if float(lam.sum()) == 0.0:
         return {"participation": 0.0, "entropy": 0.0}
     p = lam / lam.sum()
@@ -210,11 +212,11 @@ def similarity_table(
     moments: Mapping[str, Moments], segments: Mapping[str, int] | int = 1, measure: Measure = "correlation"
 ) -> pd.DataFrame:
     """Summarise the similarity of channels in a row for each layer: ``layer``, ``channels``, ``segments``, ``within``
-    and ``across`` (mean similarity), ``within_alike`` and ``across_alike`` (% of pairs at or above 0.9),
-    ``participation``, ``entropy``, and the last two as shares of the channels.
+    and ``across`` (mean similarity), ``within_alike`` and ``across_alike`` (% of pairs with a similarity of at least
+    0.9), ``participation`` and ``entropy``, and these two divided by the number of channels.
 
     Raises:
-        ValueError: as :func:`channel_pairs`.
+        ValueError: a number of segments does not divide the number of channels, or the measure is unknown.
     """
     rows = []
     for name, of in moments.items():

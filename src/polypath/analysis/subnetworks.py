@@ -31,17 +31,20 @@ def subnetwork_table(
     size: Size = 32,
     views: int = 1,
 ) -> pd.DataFrame:
-    """Measure error and cost of each of ``paths`` (None: the named ones).
+    """Measure error and cost of each of ``paths`` (None: the named paths).
 
     If ``train`` is given, batch-norm is recalibrated on ``num_images`` of its images, which must be in random order.
-    ``stats`` gives earlier statistics instead. In both cases ``batches`` must be iterable more than once.
+    Statistics from an earlier recalibration can be passed as ``stats`` instead. In both cases, ``batches`` must be
+    iterable more than once.
 
     Returns:
         A row for each path: ``path``, ``paths`` (canonical text), ``error`` (%), ``error_recalibrated`` (%, or None),
-        ``change`` (points of the better error over the first row's), ``depth``, ``params``, ``macs``, ``images``.
+        ``change`` (points above the first row's error; of recalibrated errors if they were measured), ``depth``,
+        ``params``, ``macs``, ``images``.
 
     Raises:
-        ValueError: as :func:`polypath.analysis.scoring.score`.
+        ValueError: a path is illegal, there are no images, a label is not a class of the network, or ``stats`` lacks
+            a path.
     """
     chosen = chosen_paths(net, paths)
     if stats is None and train is not None:
@@ -68,14 +71,14 @@ def subnetwork_table(
 
 
 def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator) -> dict[str, Paths]:
-    """Draw ``count`` different chains at random, uniformly among all paths of the diagram. Returns them by their text.
+    """Draw ``count`` different chains at random, uniformly among all chains of the wiring. Return them by their text.
 
     A chain is drawn backwards from the output: at each join, an operand is drawn with probability proportional to the
-    number of paths that lead to it. If there are fewer chains, all are returned. At most 100 · ``count`` draws are
-    made.
+    number of chains that lead to it. If the wiring has at most ``count`` chains, all are returned. Otherwise, at most
+    100 · ``count`` draws are made, so the result may have fewer chains.
 
     Raises:
-        ValueError: a count below 1, or a network with a concatenation (its operands cannot be chosen).
+        ValueError: ``count`` is below 1, or the network has a concatenation, whose operands cannot be chosen.
     """
     check("count", count, whole(1))
     wiring = net if isinstance(net, Wiring) else net.wiring
@@ -92,7 +95,7 @@ def sampled_paths(net: PathNet | Wiring, count: int, generator: torch.Generator)
 
 
 def paths_to(wiring: Wiring, choice: Choice = WHOLE) -> dict[str, int]:
-    """Count the paths from the input to each node of the diagram, exactly."""
+    """Return the exact number of chains from the input to each node of the wiring."""
     at = {INPUT: 1}
     for node in wiring.nodes:
         if isinstance(node, Unit):

@@ -1,4 +1,4 @@
-"""The path table of a run: error and cost of every named path, beside rivals, as CSV, JSON and a figure."""
+"""The path table of a run: error and cost of every named path and of rival networks, as CSV, JSON and a figure."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Loaded = Iterable[Sequence[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network for a table, with the images that score it.
+    """A network for a path table, and the images to score it on.
 
     Attributes:
-        name: the name of its run.
+        name: the name of the network's run.
         net: the network, on the device for scoring and timing.
         paths: the choices to score, by name.
-        test: batches of ``(images, labels)`` to score.
+        test: batches of ``(images, labels)`` to score the paths on.
         train: batches of training images without augmentation, in random order; used only to recalibrate.
         size: height and width of the images that the network reads, in pixels.
-        views: number of rows in ``test``'s images for each image (10 with ten crops).
+        views: number of crops of each image in ``test`` (10 with ten crops).
     """
 
     name: str
@@ -54,18 +54,19 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class PathTable:
-    """The rows of a run and of its rivals, and the conditions of the measurement.
+    """A table with the paths of a run and of its rivals, and the conditions of the measurement.
 
     Attributes:
         run: the run's name.
-        rows: one for each path, the whole network first.
-        rivals: rows of other runs by their names.
-        data: name of the data. ``images`` is the number of images of its ``split`` that were scored; ``note`` contains
-            caveats.
+        rows: one row for each path, the whole network first.
+        rivals: rows of other runs by the runs' names.
+        data: name of the data set.
+        images: number of scored images of ``split``.
+        note: caveats about the data.
         recalibrated: number of training images and seed of the recalibrated statistics; None if not recalibrated.
         measured: device, threads, torch version, repeats, image size and batch size of the latencies.
-        test_evaluations: errors measured on the run's test split so far, including this table's; None in tables that
-            were written before this was counted.
+        test_evaluations: number of errors measured on the run's test split so far, including this table's errors. None
+            in tables of versions that did not count them.
     """
 
     run: str
@@ -107,7 +108,7 @@ class PathTable:
         """Return the table from the output of :meth:`to_json`.
 
         Raises:
-            ValueError: fields that are missing, unknown or of a wrong type.
+            ValueError: a field is missing, unknown or of a wrong type.
         """
         return decode(values, cls, "path table")
 
@@ -153,19 +154,21 @@ def path_table(
     seed: int = 0,
     repeats: int = 50,
 ) -> tuple[PathTable, BatchNormStatistics | None]:
-    """Measure error, cost and latency of every path of ``subject`` and its ``rivals``. Latencies are measured in turn,
-    at batch 1.
+    """Measure error, cost and latency of every path of ``subject`` and its ``rivals``. Latencies of all paths are
+    measured alternately, at batch size 1.
 
-    With ``num_images``, batch-norm is also recalibrated for each path on that many training images. Returns the table
-    and the recalibrated statistics of ``subject``, if any. ``seed`` is the seed that shuffled ``subject.train``.
+    With ``num_images``, batch-norm is also recalibrated for each path on that many training images. Return the table,
+    and the recalibrated statistics of ``subject`` (None without ``num_images``). ``seed`` is the seed that shuffled
+    ``subject.train``.
 
     Raises:
-        ValueError: two subjects with the same name, test sets of different lengths, or as the functions that it calls.
+        ValueError: two subjects have the same name, their test sets have different lengths, there are no images, or a
+            label is not a class of a network.
     """
     subjects = [subject, *rivals]
     names = [s.name for s in subjects]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]!r} is in the table twice: a rival needs another name")
+        raise ValueError(f"{twice[0]!r} is in the table twice: all networks must have different names")
     rows, own = {}, None
     images = {}
     for s in subjects:
@@ -178,7 +181,7 @@ def path_table(
     if other := [name for name in names if images[name] != images[subject.name]]:
         raise ValueError(
             f"{other[0]!r} is scored on {images[other[0]]} test images, {subject.name!r} on {images[subject.name]}: "
-            "they cannot be in one table"
+            "all networks in a table must be scored on the same images"
         )
     times = _times(subjects, repeats)
     timed = {name: [_timed(row, times[name, row.name]) for row in of_run] for name, of_run in rows.items()}
@@ -222,7 +225,7 @@ def _rows(s: Subject, stats: BatchNormStatistics | None) -> tuple[list[PathRow],
 
 
 def _times(subjects: Sequence[Subject], repeats: int) -> dict[tuple[str, str], Any]:
-    """Measure the latencies of all subjects' paths, by (run, path). The paths of rivals run as extracted networks."""
+    """Measure the latencies of all subjects' paths, by (run, path). Paths of rivals run as extracted networks."""
     first, *rivals = subjects
     others = {(s.name, name): extract(s.net, p) for s in rivals for name, p in s.paths.items()}
     keys = {"\n".join(key): key for key in others}

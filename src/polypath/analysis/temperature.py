@@ -1,7 +1,7 @@
 """The calibration error of logits, and the temperature that calibrates them (Guo et al. 2017).
 
-The expected calibration error (Eq. 3) is computed by torchmetrics, with equal bins of the top probability. A
-temperature T (§4.2) divides the logits and changes no answer.
+The expected calibration error (Eq. 3) is computed by torchmetrics, with bins of equal width over the top probability.
+The logits are divided by a temperature T (§4.2). This changes no prediction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
     """Return the expected calibration error of logits ``(images, classes)``, in percent.
 
     Raises:
-        ValueError: fewer than one bin.
+        ValueError: ``bins`` is below 1.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -32,7 +32,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float
 def fit_temperature(logits: Tensor, labels: Tensor, least: float = 0.01, most: float = 100.0) -> float:
     """Find the T in [``least``, ``most``] with the smallest cross-entropy of ``logits / T`` ``(images, classes)``.
 
-    The cross-entropy is convex in 1/T. So T is found by bisection of log T, on the sign of the derivative.
+    The cross-entropy is convex in 1/T. So T is found by bisection over log T, using the sign of the derivative.
     """
     z, labels = logits.detach().cpu().double(), labels.cpu()
     truth = z.gather(1, labels[:, None]).squeeze(1)

@@ -1,1 +1,1 @@
-"""Measures what a path is worth, compared with a user's alternatives."""
+"""Measurements of the worth of paths, compared with a user's alternatives."""

@@ -1,4 +1,4 @@
-"""Finds which test images a run's paths classify correctly. They are scored once, then read from a file."""
+"""Finds which test images a run's paths classify correctly. The paths are scored once; later calls read a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ OWN = "own norms: "
 
 
 def in_network(file: Path, run: Callable[[], Trained], paths: Sequence[str], num_images: int) -> Measured:
-    """Return for each of ``paths`` which test images it classifies correctly: under its text, with batch-norm
-    recalibrated for it on ``num_images`` images, and under ``own norms: PATH``, with the network's own statistics.
-    ``run`` is opened only if ``file`` does not contain these results."""
+    """Return which test images each of ``paths`` classifies correctly. Under the path's text, batch-norm is
+    recalibrated for the path on ``num_images`` images. Under ``own norms: PATH``, the network's own statistics are
+    used. ``run`` is opened only if ``file`` does not contain these results."""
 
     def score() -> Measured:
         opened = run()
@@ -33,14 +33,14 @@ def alone(file: Path, run: Callable[[], Trained]) -> Measured:
 
 
 def stacked(of: Sequence[Measured], key: str) -> np.ndarray:
-    """Stack the results of several runs under ``key``: which images are classified correctly, ``(seeds, images)``.
+    """Return which images several runs classify correctly under ``key``, ``(seeds, images)``.
 
     Raises:
-        ValueError: the runs are scored on different images.
+        ValueError: the runs were scored on different images.
     """
     found = [measured.correct[key] for measured in of]
     if len({hits.images for hits in found}) > 1:
-        raise ValueError("the runs of this ladder are scored on different test images")
+        raise ValueError("the runs of this ladder were scored on different test images; all must use the same images")
     return np.stack([hits.hits for hits in found])
 
 

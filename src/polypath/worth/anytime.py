@@ -6,16 +6,17 @@ r"""Compares methods by the protocol ``anytime-1`` (:mod:`polypath.worth.protoco
 The folder ``out`` contains
 
 bench.json                      the protocol, and digests of the images
-methods/NAME/DIGEST/            results of one method: what it has learnt (``learnt/``; ``train.json`` marks it as
-                                finished), and which test images each option classifies correctly (``answers.npz``)
-times/DIGEST/                   times of all methods of a call: ``profile.json``, ``requests-N.json``
-looks/                          number of errors measured on the test images, by earlier method files too
+methods/NAME/DIGEST/            results of one method: the files of its training (``learnt/``; ``train.json`` exists
+                                once it is finished), and which test images each option classifies correctly
+                                (``answers.npz``)
+times/DIGEST/                   times of all methods in a call: ``profile.json``, ``requests-N.json``
+looks/                          number of errors measured on the test images, including those of earlier method files
 result.json, result.csv         the result
 figure.png, figure.svg          the figure
 
 A second call resumes. Each part is stored under a digest of everything that it depends on: the protocol, the images,
-the method's file, the files that this file lists, and the seed; for times also the machine and all methods. If any of
-these differs, the part is computed again.
+the method's file, the files that this file lists, and the seed. Times also depend on the machine and on all methods. If
+anything in a digest differs, the part is computed again.
 """
 
 from __future__ import annotations
@@ -60,28 +61,29 @@ def anytime(
     seed: int = 0,
     requests: int | None = None,
 ) -> AnytimeResult:
-    """Measure methods, and write the result into the folder ``out``; see the module.
+    """Measure methods by the protocol, and write the result into the folder ``out``; see the module.
 
     Args:
-        files: Python files of the methods (:mod:`polypath.worth.method`), which are run. The other methods are compared
+        files: Python files of the methods (:mod:`polypath.worth.method`). They are executed. All methods are compared
             with the first one.
         source: source of the images, as in ``DataConfig.source``.
-        seed: random seed for methods that learn.
-        requests: use only this many requests of the trace, for a trial run. The result says so.
+        seed: random seed for methods that are trained.
+        requests: number of requests of the trace to use, for a trial run. The result lists this as a departure from the
+            protocol.
 
     Raises:
         ValueError: there is no method, a file is not a method or fails, two methods have the same name, images are
             missing, or the folder contains something else.
     """
     if not files:
-        raise ValueError("--method: name at least one file")
+        raise ValueError("--method: give at least one file")
     check("seed", seed, whole(0))
     most = len(read_trace().budgets)
     count = most if requests is None else check("requests", requests, whole(1, most))
     methods = [open_method(Path(file).absolute()) for file in files]
     names = [method.name for method in methods]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"--method: two files have the name {twice[0]!r}; give each its own")
+        raise ValueError(f"--method: two methods have the name {twice[0]!r}: names must be different")
     folder = Path(out)
     check_own(folder, "bench.json", "bench")
     task = load_task(source)
@@ -115,15 +117,15 @@ def _claim(folder: Path, task: Task) -> None:
     if file.is_file():
         before = read(file, _Claim)
         if before["protocol"] != VERSION:
-            raise ValueError(f"{folder} holds a bench by {before['protocol']}: choose another --out")
+            raise ValueError(f"{folder} contains a bench by the protocol {before['protocol']}: choose another --out")
         if before["digests"] != task.digests:
-            raise ValueError(f"{folder} holds a bench of other images, {before['data']}: choose another --out")
+            raise ValueError(f"{folder} contains a bench on other images, {before['data']}: choose another --out")
     write_json(file, mine)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The part of the folder that belongs to one method."""
+    """A part of the bench's folder: the files of one method."""
 
     method: Method
     out: Path
@@ -142,7 +144,7 @@ class _Part:
 
     @property
     def learnt(self) -> Path:
-        """The folder that the method may write to and read from. It is empty if the method does not learn."""
+        """The folder that the method may write to and read from. It is empty if the method has no training."""
         return self.folder / "learnt"
 
     def job(self, **more) -> Job:
@@ -156,7 +158,7 @@ class _Part:
         )
 
     def learn(self) -> float | None:
-        """Let the method learn, unless it has already. Return the PFLOP of its training."""
+        """Train the method, unless this has been done already. Return the PFLOP of the training."""
         self.learnt.mkdir(parents=True, exist_ok=True)
         if not self.method.trains:
             return self.method.pflop
@@ -171,12 +173,12 @@ class _Part:
         file = self.folder / "answers.npz"
         found = load_measured(file, self.key)
         if found is None:
-            LOG.info("%s: answers %s test images", self.method.name, f"{len(self.task.test):,}")
+            LOG.info("%s: classifying %s test images", self.method.name, f"{len(self.task.test):,}")
             scored = self.folder / "scored.npz"
             run_alone(self.job(what="score", out=str(scored)))
             if (found := load_measured(scored, self.key)) is None:
-                raise ValueError(f"{scored}: damaged; the same command makes it again")
-            add_looks(self.out, self.method.name, len(found.correct))  # before anyone can read them, so none is missed
+                raise ValueError(f"{scored} is damaged; run the same command again to replace it")
+            add_looks(self.out, self.method.name, len(found.correct))  # before the file can be read, so all are counted
             os.replace(scored, file)
         return {name: correct.hits for name, correct in found.correct.items()}
 
@@ -194,7 +196,7 @@ def _times(
         if file.is_file() and (of := read(file, Block)) and (of["key"] != key or len(of["times"]) < most):
             file.unlink()
     if not all(file.is_file() for file in (folder / "profile.json", *files)):
-        LOG.info("times of %d options, at %s requests", sum(map(len, hits)), f"{requests:,}")
+        LOG.info("measuring the times of %d options at %s requests", sum(map(len, hits)), f"{requests:,}")
         run_alone(
             Job(
                 what="times",
@@ -212,7 +214,7 @@ def _times(
     times = Timed(profile["unit_ms"], np.array(profile["times"]), np.array(rows))
     for found in (times.profile, times.requests):
         if found.ndim != 2 or found.shape[1] != options:
-            raise ValueError(f"{folder}: it has times of {found.shape[1:]} options, not {options}; remove it")
+            raise ValueError(f"{folder} has times of {found.shape[1:]} options, not of {options}; remove this folder")
     return times
 
 

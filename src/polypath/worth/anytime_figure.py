@@ -1,4 +1,4 @@
-"""Draws the figure of a bench: error against milliseconds, and the share of requests answered right and in time."""
+"""Draws the figure of a bench: error against milliseconds, and the share of requests answered correctly and in time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAMES = {"rule": "by the rule", "fixed": "best fixed option", "times": "oracle o
 
 
 def anytime_figure(result: AnytimeResult) -> Figure:
-    """Plot error against median milliseconds of each method's options, and each way's share right in time with its
-    interval."""
+    """Plot the error of each method's options against their median milliseconds. In a second panel, plot the share of
+    requests answered correctly and in time, with its interval, for each way to choose an option."""
     title = f"{result.protocol}: {result.images:,} test images of {result.data}, {result.requests:,} requests"
     if result.departures:
-        title += "\nnot by the protocol: " + "; ".join(result.departures)
+        title += "\ndepartures from the protocol: " + "; ".join(result.departures)
     figure, (left, right) = canvas(12.0, 5.0, 2, title=title)
     for i, method in enumerate(result.methods):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
@@ -31,9 +31,9 @@ def anytime_figure(result: AnytimeResult) -> Figure:
         at = [j + (i - (len(result.methods) - 1) / 2) * 0.8 / len(result.methods) for j in range(len(WAYS))]
         right.errorbar(at, shares, [below, above], fmt=marker, color=colour, ms=6, lw=1.2, capsize=2.5)
     left.set_xscale("log")
-    left.set_xlabel("milliseconds of one image (median, one thread)")
+    left.set_xlabel("milliseconds for one image (median, one thread)")
     left.set_ylabel("test error (%)")
     right.set_xticks(range(len(WAYS)), [NAMES[way] for way in WAYS])
-    right.set_ylabel("requests answered right and in time (%)")
+    right.set_ylabel("requests answered correctly and in time (%)")
     legend_below(figure)
     return figure

@@ -20,8 +20,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult(Compared):
-    """A method's results, its name and digest, and the ``pflop`` of its training that it states (None if it states
-    none)."""
+    """A method's results, with its name, its digest and the ``pflop`` of its training (None if the method does not
+    state them)."""
 
     name: str
     digest: str
@@ -37,9 +37,9 @@ class AnytimeResult:
         departures: deviations from the protocol; empty if there are none.
         data, note, digests, images: name of the images, a note on them, their digests, and the number of test images.
         requests: number of requests of the trace.
-        unit_ms: milliseconds in a unit of the trace's budgets: the median time of the reference network.
+        unit_ms: the unit of the trace's budgets, in milliseconds. It is the median time of the reference network.
         busy: whether something disturbed the times that were measured without a neighbour.
-        methods: results of the methods, in the order of the call. Gains are relative to the first method.
+        methods: results of the methods, in the order of the call. Gains are differences from the first method.
         test_evaluations: for each method, the number of errors measured on these test images in this folder.
         machine, environment: the conditions for which the times are valid.
     """
@@ -62,7 +62,7 @@ class AnytimeResult:
         return {"format": FORMAT, **asdict(self)}
 
     def to_csv(self) -> str:
-        """Return CSV with a line for each option of each method. Results of a method are repeated in all its lines."""
+        """Return CSV with a line for each option of each method. All lines of a method repeat the method's results."""
         text = io.StringIO()
         own = ["name", "error", "p50_ms", "p99_ms", "busy_p50_ms", "busy_p99_ms", "used"]
         ends = [f"{name}{end}" for name in ("hypervolume", *WAYS) for end in ("", "_low", "_high")]
@@ -77,7 +77,7 @@ class AnytimeResult:
         return text.getvalue()
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return the head and rows of the methods' table as text."""
+        """Return the header and the rows of the table of methods as text."""
         head = ["method", "PFLOP", "error %", "ms", "hypervolume", "right in time %", "best fixed %", "times known %"]
         head += ["oracle %", "right to wrong"]
         rows = []
@@ -93,7 +93,7 @@ class AnytimeResult:
         return head, rows
 
     def options(self) -> tuple[list[str], list[list[str]]]:
-        """Return the head and rows of the table of all options as text."""
+        """Return the header and the rows of the table of all options as text."""
         head = ["option", "error %", "ms p50", "p99", "with a neighbour p50", "p99", "used"]
         rows = [
             [
@@ -110,14 +110,14 @@ class AnytimeResult:
     def facts(self) -> list[str]:
         """Return the lines below the tables."""
         told = f"{self.protocol}: {self.images:,} test images of {self.data}, {self.requests:,} requests"
-        lines = [told + (f"; not by the protocol: {'; '.join(self.departures)}" if self.departures else "")]
+        lines = [told + (f"; departures from the protocol: {'; '.join(self.departures)}" if self.departures else "")]
         lines.append(
-            f"one image, one thread; a unit of the budgets is {self.unit_ms:.3f} ms here"
+            f"one image, one thread; the unit of the budgets is {self.unit_ms:.3f} ms here"
             + ("; the machine was busy" if self.busy else "")
         )
         first = self.methods[0]
         for of in self.methods:
-            lines.append(f"{of.name}: the best fixed option is {of.fixed}; by the rule {of.refused:.1%} refused")
+            lines.append(f"{of.name}: the best fixed option is {of.fixed}; the rule refuses {of.refused:.1%}")
             if of.gain is not None and of.hypervolume_gain is not None:
                 gains = f"right in time {_points(of.gain)} points, hypervolume {_signed(of.hypervolume_gain)}"
                 lines.append(f"{of.name} minus {first.name}: {gains}")
@@ -131,10 +131,10 @@ class AnytimeResult:
 
 
 def load_anytime(folder: str | os.PathLike[str]) -> AnytimeResult:
-    """Read a result that :meth:`AnytimeResult.save` wrote.
+    """Load a result written by :meth:`AnytimeResult.save`.
 
     Raises:
-        ValueError: the result is missing, damaged, or of a later version.
+        ValueError: the result is missing, is damaged, or was written by a later version.
     """
     return read_result(Path(folder) / "result.json", AnytimeResult, FORMAT, "bench")
 

@@ -27,8 +27,8 @@ Open = Callable[[str, int], Trained]
 
 
 def twin_run(kind: Kind, seed: int, path: str) -> str:
-    """Return the name of the run of a path's twin. The taught twin of the whole is its teacher, the twin with equal
-    epochs."""
+    """Return the name of the run of a path's twin. The whole network's twin of kind ``epochs`` is the teacher, and also
+    serves as the twin of kind ``taught``."""
     return run_name("epochs" if kind == "taught" and path == WHOLE_TEXT else kind, seed, path)
 
 
@@ -50,12 +50,12 @@ def collect(
     runtime: str | None,
     failed: Mapping[str, str],
 ) -> LadderResult:
-    """Do the missing scoring and measurements, and compute the result.
+    """Score paths and measure times and memory, as far as results are missing, and compute the ladder's result.
 
     Args:
         seeds: the seeds whose runs are all finished.
         results: the results of all these runs.
-        runtime: the runtime in which times and memory are measured; None measures nothing.
+        runtime: the runtime in which times and memory are measured. With None, they are not measured.
     """
 
     def open_run(name: str, seed: int) -> Callable[[], Trained]:
@@ -140,7 +140,7 @@ def _measured(
     open_run: Callable[[str, int], Callable[[], Trained]],
     seed: int,
 ) -> dict[str, Any]:
-    """Measure times and memory, or read them from an earlier call."""
+    """Measure times and memory, or read the measurements of an earlier call."""
     file = folder / "runtime.json"
     if file.is_file() and (known := read_json(file))["name"] == runtime:
         return known
@@ -153,15 +153,15 @@ def _measured(
 
 
 def _looks(run: Path, result: RunResult, answers: Measured) -> int:
-    """Return the number of errors that have been measured on a run's test split. For runs from before these were
-    counted, return the smallest possible number."""
+    """Return the number of errors that have been measured on a run's test split. For runs of versions that did not
+    count them, return the smallest possible number."""
     return max(
         sum(count_test_evaluations(RunFolder.open(run)).values()), (result.test_evaluations or 1) + len(answers.correct)
     )
 
 
 def _anonymous(recipe: Recipe, run: Trained) -> dict[str, Any]:
-    """Return the recipe with the name of the images instead of a folder of this machine."""
+    """Return the recipe as JSON values, with the name of the data set instead of its folder on this machine."""
     values = recipe_to_json(recipe)
     values["data"]["source"] = run.data.name
     return values
@@ -170,7 +170,7 @@ def _anonymous(recipe: Recipe, run: Trained) -> dict[str, Any]:
 def _pflop(results: Sequence[RunResult]) -> float:
     """Return the mean PFLOP over runs."""
     if lacking := [result.run_dir for result in results if result.pflop is None]:
-        raise ValueError(f"{lacking[0]}: was begun by a version that did not count PFLOP; choose another --out")
+        raise ValueError(f"{lacking[0]} was started by a version that did not count PFLOP; choose another --out")
     return statistics.fmean(result.pflop for result in results if result.pflop is not None)
 
 

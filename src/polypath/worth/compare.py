@@ -1,6 +1,7 @@
-"""Compares methods by their answers and times, with pure functions.
+"""Compares methods by their predictions and times, with pure functions.
 
-All results use one table of times with all methods' options, so that all ran beside the same neighbour.
+The options of all methods are timed together. So all of them ran beside the same neighbour (a program that uses the
+processor).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from polypath.worth.protocol import BOX
 
 @dataclass(frozen=True, eq=False)
 class Timed:
-    """The milliseconds of all options of all methods.
+    """The times of all options of all methods.
 
     Attributes:
         unit_ms: milliseconds of the reference network.
@@ -40,7 +41,8 @@ class Timed:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Requests of a trace: their ``budgets`` in units, whether a ``neighbour`` computes, and their test ``images``."""
+    """The requests of a trace: ``budgets`` in units, whether a ``neighbour`` runs, and the indices of test
+    ``images``."""
 
     budgets: NDArray[np.float64]
     neighbour: NDArray[np.bool_]
@@ -49,9 +51,9 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class OptionRow:
-    """The results of one option: its test error in percent, times in milliseconds, and the share of requests for which
-    the rule chose it. The times are medians and 99th percentiles, without and with a neighbour (None if no request has
-    one)."""
+    """The results of one option: its test error in percent, its times in milliseconds, and the share of requests for
+    which the rule chose it. The times are medians and 99th percentiles, without and with a neighbour. Times with a
+    neighbour are None if no request has one."""
 
     name: str
     error: float
@@ -68,15 +70,15 @@ class Compared:
 
     Attributes:
         options: the options from the least to the most accurate, in the order that the method states.
-        flips: how each option's answers differ from those of the previous option.
+        flips: changes of predictions from each option to the next.
         hypervolume: the share of the protocol's box of time and error that the options dominate.
-        ways: for each way to choose an option, the share of requests that are answered right and in time: by the
-            ``rule``, by the best ``fixed`` option, by an oracle that knows the ``times``, and by one that knows times
-            and answers (``oracle``).
-        fixed: the best fixed option.
+        ways: for each way to choose an option, the share of requests that are answered correctly and in time. The ways
+            are the ``rule``, the best ``fixed`` option, an oracle that knows the ``times``, and an ``oracle`` that
+            knows times and predictions.
+        fixed: name of the best fixed option.
         refused: the share of requests that the rule refused.
-        gain, hypervolume_gain: share by the rule, and hypervolume, minus those of the first method; None for the first
-            method.
+        gain: the rule's share minus the first method's; None for the first method.
+        hypervolume_gain: the hypervolume minus the first method's; None for the first method.
     """
 
     options: list[OptionRow]
@@ -103,8 +105,8 @@ def compared(
 
     Args:
         names: names of each method's options, the least accurate first.
-        right: for each method, which answers are right, ``(test images, options)``.
-        chance: error of guessing, in percent.
+        right: for each method, which test images its options classify correctly, ``(test images, options)``.
+        chance: error of random guessing, in percent.
     """
     ends = np.cumsum([0, *map(len, names)])
     box = (BOX[0] * timed.unit_ms, BOX[1] * timed.unit_ms, chance)

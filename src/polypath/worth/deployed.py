@@ -1,8 +1,8 @@
 """Measures the times of a network's paths in a runtime, the cost of switching between them, and their memory. The
 memory is compared with that of separate networks.
 
-Paths alternate, and each path runs one image twice in a row: first just after another path, then just after itself. The
-difference between the medians of these two times is the cost of a switch. Memory is measured in new processes
+Paths alternate. Each path runs one image twice in a row: first just after another path, then just after itself. The
+cost of a switch is the difference between the medians of these two times. Memory is measured in new processes
 (:mod:`polypath.worth.loaded`).
 """
 
@@ -50,7 +50,7 @@ def runtime_name(asked: str | None) -> str | None:
     except ImportError as error:
         if asked != "auto":
             raise
-        LOG.warning("no times: %s", error)
+        LOG.warning("times are not measured: %s", error)
         return None
     if asked != "auto" and not installed(asked):
         raise ImportError(f"runtime {asked!r} is not installed: pip install 'polypath[deploy]'")
@@ -67,9 +67,9 @@ def deployed(
 ) -> dict[str, Any]:
     """Measure times and memory of ``paths`` in one bundle, and the memory of the ``twins`` in one bundle each.
 
-    The result is JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy`` (whether something disturbed
-    the times), ``machine``, ``memory`` (MiB of the ``net`` and of the ``twins``, or None) and ``times`` by path.
-    Bundles are written below ``folder``. Existing bundles are reused.
+    Return JSON values: ``name``, ``version``, ``threads``, ``repeats``, ``busy`` (whether something disturbed the
+    times), ``machine``, ``memory`` (MiB of the ``net`` and of the ``twins``, or None) and ``times`` by path. Bundles
+    are written below ``folder``. Existing bundles are reused.
     """
     one = _bundle(folder / "net", net, paths, statistics)
     apart = [
@@ -111,7 +111,7 @@ def _bundle(
 ) -> Bundle:
     try:
         return Bundle.open(folder)
-    except ValueError:  # it is missing, or was not finished
+    except ValueError:  # the bundle is missing or incomplete
         shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     return write_bundle(net.cpu(), folder, paths, statistics=statistics)

@@ -1,4 +1,4 @@
-"""Draws the figure of a ladder: errors of each path in the network and alone, and the tax with its interval."""
+"""Draws the figure of a ladder: the error of each path in the network and alone, and its tax with the interval."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def ladder_figure(result: LadderResult) -> Figure:
         at = [j + (i - (len(result.kinds) - 1) / 2) * 0.2 for j, _ in rows]
         ends = [[of.tax - of.low for _, of in rows], [of.high - of.tax for _, of in rows]]
         right.errorbar(at, [of.tax for _, of in rows], ends, fmt=MARKERS[i + 1], ms=5, lw=1.2, capsize=2.5, **look)
-    left.set_xlabel("milliseconds of one image (median)" if timed else "MACs of one image (millions)")
+    left.set_xlabel("milliseconds for one image (median)" if timed else "MACs for one image (millions)")
     left.set_ylabel("test error (%)")
-    right.set_ylabel("tax: points of error in one network beside alone")
+    right.set_ylabel("tax: error in one network minus error alone (points)")
     right.set_xticks(range(len(result.rows)), [row.name for row in result.rows])
     legend_below(figure)
     return figure

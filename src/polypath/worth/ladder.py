@@ -13,9 +13,9 @@ deployed/, runtime.json   the bundles of the first seed, and their measurements
 result.json, result.csv   the result
 figure.png, figure.svg    the figure
 
-A second call with the same arguments resumes, as a sweep does (:mod:`polypath.training.sweep`). Finished parts are
-read, and nothing is scored on test images twice. Seeds and kinds of twins may be added. To measure times again, remove
-``runtime.json``.
+A second call with the same arguments resumes, as a sweep does (:mod:`polypath.training.sweep`). The results of finished
+parts are read, and nothing is scored on test images twice. Seeds and kinds of twins may be added. To measure times
+again, remove ``runtime.json``.
 """
 
 from __future__ import annotations
@@ -67,32 +67,32 @@ def ladder(
     data_moved: str | os.PathLike[str] | None = None,
     run: Runner | None = None,
 ) -> LadderResult:
-    """Train the network and the twins of its paths, and measure what the paths are worth; see the module.
+    """Train a network and the twins of its paths (each path trained alone), and compare both; see the module.
 
     Args:
         recipe: recipe of the network.
-        paths: texts of at most five paths, including the whole, which is added if missing. None means the paths (at
-            most five) with which the first seed's network would be exported, chosen by its held-out images.
+        paths: texts of at most five paths, including the whole, which is added if missing. With None, at most five
+            paths are chosen as for an export, by the held-out images of the first seed's network.
         kinds: kinds of twins, see :mod:`polypath.worth.plan`. Those of kind ``epochs`` are always trained.
         num_images: number of training images to recalibrate batch-norm on.
         runtime: runtime for times and memory: ``openvino``, ``onnxruntime``, ``torch``, or ``auto`` for the first of
-            these that is installed. None measures nothing.
+            these that is installed. With None, they are not measured.
         workers, retries, data_moved, run: as for :func:`polypath.training.sweep.sweep`.
 
     Raises:
-        ValueError: an unknown path or kind, more than five paths, no seeds, a folder that contains another ladder, or a
-            schedule that does not fit another number of epochs.
+        ValueError: a path or kind is unknown, there are more than five paths or no seeds, the folder contains another
+            ladder, or the schedule does not fit another number of epochs.
         ImportError: the runtime is not installed.
-        Interrupted, Stopped: Ctrl-C or SIGTERM came. The runs have saved their state and ended.
+        Interrupted, Stopped: Ctrl-C or SIGTERM was received. The runs have saved their state and ended.
     """
     check("seeds", tuple(seeds), each(whole(0)))
     if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
+        raise ValueError(f"seeds = {list(seeds)}: give at least one, and each only once")
     if recipe.path != WHOLE_TEXT:
-        raise ValueError(f"path = {recipe.path!r}: a ladder needs a whole network; give its paths with --paths")
+        raise ValueError(f"path = {recipe.path!r}: a ladder trains the whole network; give paths with --paths")
     for kind in kinds:
         check("kinds", kind, one_of(*KINDS))
-    recipe = settled(recipe, data_moved)  # once, for all runs
+    recipe = settled(recipe, data_moved)  # settled once, so that all runs have the same recipe
     if "pflop" in kinds:
         _check_schedule(recipe)
     measuring = runtime_name(runtime)
@@ -111,8 +111,8 @@ def _check_schedule(recipe: Recipe) -> None:
         twin(recipe, WHOLE_TEXT, 0, max(1, recipe.epochs // 10))
     except ValueError as error:
         raise ValueError(
-            f"twins by equal PFLOP train for fewer epochs, which does not fit this recipe ({error}); leave them out: "
-            "--alone epochs --alone taught"
+            f"twins with equal PFLOP train for fewer epochs, which does not fit this recipe ({error}); leave these "
+            "twins out: --alone epochs --alone taught"
         ) from error
 
 
@@ -133,12 +133,12 @@ def _asked(recipe: Recipe, paths: Sequence[str] | None) -> list[str] | None:
         choice = net.paths(text)
         found.setdefault(choice, WHOLE_TEXT if not choice else text)
     if len(found) > MOST:
-        raise ValueError(f"paths: {len(found)} with the whole; a ladder has at most {MOST}")
+        raise ValueError(f"paths: there are {len(found)} with the whole network; must be at most {MOST}")
     return list(found.values())
 
 
 class _Ladder:
-    """Does the work of one ladder in its folder."""
+    """A ladder that is computed in a folder."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Ladder:
     # --- arguments ---------------------------------------------------------------------------------------
 
     def claim(self, write: bool = False) -> None:
-        """Check that the folder belongs to this ladder, or is free.
+        """Check that the folder belongs to this ladder, or does not exist yet.
 
         Raises:
             ValueError: the folder contains something else.
@@ -176,10 +176,10 @@ class _Ladder:
         )
         if file.is_file():
             before = read(file, _Claim)
-            before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds fields of later versions
+            before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds the fields of later versions
             for what in ("recipe", "asked", "num_images"):
                 if before[what] != json.loads(json.dumps(mine[what])):
-                    raise ValueError(f"{self.folder} contains a ladder of another {what}: choose another --out")
+                    raise ValueError(f"{self.folder}: {what} in ladder.json is different; choose another --out")
             self.paths = self.paths or before["paths"]
             mine["paths"] = self.paths
             mine["seeds"] = list(dict.fromkeys([*before["seeds"], *self.seeds]))
@@ -205,7 +205,9 @@ class _Ladder:
             net = self.results.get(run_name(NET, self.seeds[0]))
             known = [result.pflop for result in (net, *spent) if result is not None and result.pflop]
             if len(known) <= len(self.paths):
-                LOG.warning("twins by equal PFLOP need all runs of seed %d, and some have failed", self.seeds[0])
+                LOG.warning(
+                    "there are no twins with equal PFLOP: they need all runs of seed %d, and some failed", self.seeds[0]
+                )
                 return {}
             count = epochs_for(known[0], [pflop / self.recipe.epochs for pflop in known[1:]])
             each_path = dict(zip(self.paths, count, strict=True))
@@ -238,13 +240,13 @@ class _Ladder:
             logits, labels = scored(run.net, named, stats, run.batches("validation"))
             chosen = decide(logits, labels, macs, seed=0).names
         else:
-            LOG.warning("no held-out images (data.validation) to choose paths: up to %d of all paths are used", MOST)
+            LOG.warning("there are no held-out images (data.validation), so up to %d of the named paths are used", MOST)
         return evenly(chosen, macs)
 
     # --- result ------------------------------------------------------------------------------------------
 
     def result(self, runtime: str | None) -> LadderResult:
-        """Do the missing training and measurements, and write the result.
+        """Do the training and the measurements that are missing, and write the result.
 
         Raises:
             ValueError: no seed has all its runs finished.
@@ -252,7 +254,7 @@ class _Ladder:
         self._train({run_name(NET, seed): replace(self.recipe, {"seed": seed}) for seed in self.seeds})
         if self.paths is None:
             if run_name(NET, self.seeds[0]) not in self.results:
-                raise ValueError(f"no paths can be chosen: {run_name(NET, self.seeds[0])} has failed")
+                raise ValueError(f"paths cannot be chosen, because the run {run_name(NET, self.seeds[0])} failed")
             self.paths = self._exported()
             self.claim(write=True)
         for kind in self.kinds:
@@ -260,7 +262,7 @@ class _Ladder:
         complete = [seed for seed in self.seeds if runs_of(seed, self.paths, self.kinds) <= self.results.keys()]
         if not complete:
             told = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
-            raise ValueError(f"no seed of this ladder has all its runs ({told}); the same command tries them again")
+            raise ValueError(f"no seed of this ladder has all runs finished ({told}); run the same command to retry")
         found = collect(
             self.recipe,
             self.folder,

@@ -1,6 +1,6 @@
 """Measures, in a new process, how much memory all paths of some bundles take in a runtime.
 
-``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null if the system does not report it.
+``python -m polypath.worth.loaded RUNTIME BUNDLE ...`` prints MiB as JSON, or null if the system does not report memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def memory_loaded(runtime: str, bundles: Sequence[Path]) -> float | None:
 
 
 def resident() -> float | None:
-    """Return how many MiB of memory this process uses."""
+    """Return how many MiB of memory this process uses, or None if the system does not report it."""
     if not STATM.is_file():
         return None
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -43,7 +43,7 @@ def main() -> None:
     runtime, *folders = sys.argv[1:]
     bundles = [Bundle.open(folder) for folder in folders]
     first = bundles[0]
-    _answer(runtime, first, first.paths[:1])  # loads the runtime's libraries, which are not counted
+    _answer(runtime, first, first.paths[:1])  # loads the runtime's libraries, whose memory is not counted
     before = resident()
     kept = [_answer(runtime, bundle, bundle.paths) for bundle in bundles]
     after = resident()

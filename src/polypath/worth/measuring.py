@@ -1,8 +1,8 @@
-"""Runs a method in a separate process: training on all cores, answers and times on one.
+"""Runs a method in a separate process. Training uses all cores; scoring and timing use only one.
 
-    run_alone(Job(what="score", ...))       # in the process that measures: starts another one, and waits for it
+    run_alone(Job(what="score", ...))       # starts another process, and waits until it ends
 
-Answers and times use one thread on one core. The process is bound to this core if the system supports that. So every
+Scoring and timing use one thread on one core. The process is bound to this core if the system supports that. So every
 runtime has the same resources, whatever its defaults are. A method's output goes to standard error.
 """
 
@@ -45,14 +45,15 @@ BLOCK = 250  # number of requests between two writes
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The work of one process.
+    """A description of the work of one process.
 
     Attributes:
-        what: ``train`` a method, ``score`` its options on the test images, or take ``times`` of all methods' options.
+        what: ``train`` a method, ``score`` its options on the test images, or measure the ``times`` of all methods'
+            options.
         files: the methods' files.
-        folders: the folders with what each method has learnt, in the same order.
-        out: where the result is written: a file (train, score), or a folder (times).
-        key: what the result depends on. It is written into the result.
+        folders: the folder of each method's training, in the same order.
+        out: the file (train, score) or folder (times) of the result.
+        key: the digests that determine the result. They are written into the result.
         requests: number of requests of the trace (times).
         parent: id of the process that waits for the result.
     """
@@ -85,7 +86,7 @@ class Profile(TypedDict):
 
 
 class Block(TypedDict):
-    """The contents of ``requests-N.json``: milliseconds ``(requests, options)`` from the trace's request N on."""
+    """The contents of ``requests-N.json``: milliseconds ``(requests, options)`` from request N of the trace on."""
 
     key: list[str]
     times: list[list[float]]
@@ -95,7 +96,7 @@ def run_alone(job: Job) -> None:
     """Do a job in a new process.
 
     Raises:
-        ValueError: the job was refused, or the process died.
+        ValueError: the job failed, or the process was killed.
     """
     one = {} if job.what == "train" else dict.fromkeys(ONE_THREAD, "1")
     values = json.dumps(asdict(job) | {"parent": os.getpid()})
@@ -108,11 +109,13 @@ def run_alone(job: Job) -> None:
         process.kill()  # in case this process was interrupted
         process.wait()
     if process.returncode:
-        raise ValueError(said.strip() or f"{job.files[0]}: its process ended with status {process.returncode}")
+        raise ValueError(
+            said.strip() or f"{job.files[0]}: the process of this method ended with status {process.returncode}"
+        )
 
 
 def main() -> None:
-    """Do the job given as JSON in the first argument. Only refusals go to standard output."""
+    """Do the job given as JSON in the first argument. Only the error of a failed job goes to standard output."""
     job = decode(json.loads(sys.argv[1]), Job, "job")
     belong_to(job.parent)
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -130,14 +133,14 @@ def do(job: Job) -> None:
     """Do a job in this process.
 
     Raises:
-        ValueError: a method does not work as it should.
+        ValueError: a method fails, or returns a wrong value.
     """
     with torch.inference_mode(job.what != "train"):
         {"train": _train, "score": _score, "times": _times}[job.what](job)
 
 
 def _bind() -> None:
-    """Use only one thread on one core from now on."""
+    """Restrict this process to one thread on one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -163,7 +166,7 @@ def _score(job: Job) -> None:
 def _times(job: Job) -> None:
     methods, options, task = _opened(job)
     pairs = [(method, *item) for method, of in zip(methods, options, strict=True) for item in of.items()]
-    for method, name, answer in pairs:  # so that failures are reported before anything is measured
+    for method, name, answer in pairs:  # first, so that failures are reported before the measurement
         method.scores(name, answer, task.test.pixels[0], len(task.classes))
     tasks = [lambda image, answer=answer: np.asarray(answer(image)) for _, _, answer in pairs]
     folder, trace = Path(job.out), read_trace(job.requests)
@@ -189,7 +192,7 @@ def _profile(tasks: Sequence[Any], pixels: NDArray[np.uint8]) -> tuple[float, ND
     net, x = reference(), reference_input()
     count = 0
 
-    def turn() -> None:  # all tasks of a turn get the same image, and the next turn another one
+    def turn() -> None:  # all tasks of a turn get the same image; the next turn has another image
         nonlocal count
         count += 1
         net(x)

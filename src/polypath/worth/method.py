@@ -40,10 +40,10 @@ Answer = Callable[[NDArray[np.uint8]], Any]
 
 @dataclass(frozen=True)
 class Method:
-    """A method's file that has been run.
+    """A method, opened by running its file.
 
     Attributes:
-        digest: digest of the file and of those that it lists in ``files``.
+        digest: digest of the file and of the files that it lists in ``files``.
         pflop: the PFLOP of training that the file states, or None.
     """
 
@@ -58,10 +58,10 @@ class Method:
         return hasattr(self.module, "train")
 
     def train(self, train: Images, held_out: Images, folder: Path, seed: int) -> float | None:
-        """Let the method learn, and return the PFLOP that it reports.
+        """Train the method, and return the PFLOP of its training.
 
         Raises:
-            ValueError: the method's function raises an error, or returns no number.
+            ValueError: the method's function raises an error, or does not return a number or None.
         """
         try:
             spent = self.module.train(train, held_out, folder, seed)
@@ -70,7 +70,7 @@ class Method:
         return self.pflop if spent is None else float(check(f"{self.file}: train's PFLOP", spent, number(0)))
 
     def options(self, folder: Path) -> dict[str, Answer]:
-        """Return the method's answer functions by name, from the least to the most accurate.
+        """Return the functions of the method's options by name, from the least to the most accurate.
 
         Raises:
             ValueError: the method's function raises an error, or returns something else.
@@ -80,15 +80,17 @@ class Method:
         except (Exception, SystemExit) as error:
             raise ValueError(self._told("options", error)) from error
         if not isinstance(found, Mapping) or not found:
-            raise ValueError(f"{self.file}: options must return a dict of at least one function, but gave {found!r}")
+            raise ValueError(
+                f"{self.file}: options must return a dict of at least one function, but returned {found!r}"
+            )
         for key, answer in found.items():
             check(f"{self.file}: options: name", key, NAME)
             if not callable(answer):
-                raise ValueError(f"{self.file}: options: {key!r} is {answer!r}: must be a function of an image")
+                raise ValueError(f"{self.file}: options: {key!r} = {answer!r}: must be a function of an image")
         return dict(found)
 
     def scores(self, option: str, answer: Answer, image: NDArray[np.uint8], classes: int) -> NDArray[np.float64]:
-        """Return the checked scores of an option for an image.
+        """Run an option on an image. Check its scores, and return them.
 
         Raises:
             ValueError: the option raises an error, or does not return a finite score for each class.
@@ -98,9 +100,9 @@ class Method:
         except (Exception, SystemExit) as error:
             raise ValueError(self._told(option, error)) from error
         if found.shape != (classes,):
-            raise ValueError(f"{self.file}: {option} gave scores of shape {found.shape}: must be ({classes},)")
+            raise ValueError(f"{self.file}: {option} returned scores of shape {found.shape}: must be ({classes},)")
         if not np.isfinite(found).all():
-            raise ValueError(f"{self.file}: {option} gave a score that is not a finite number: {found.tolist()}")
+            raise ValueError(f"{self.file}: {option} returned a score that is not a finite number: {found.tolist()}")
         return found
 
     def _told(self, what: str, error: BaseException) -> str:
@@ -111,10 +113,10 @@ def open_method(file: Path) -> Method:
     """Run a method's file. Its output goes to standard error.
 
     Raises:
-        ValueError: the file does not exist, fails, or lacks a part of a method.
+        ValueError: the file does not exist, raises an error, or lacks a part of a method.
     """
     if not file.is_file():
-        raise ValueError(f"--method {file}: no such file")
+        raise ValueError(f"--method {file}: there is no such file")
     spec = importlib.util.spec_from_file_location(f"polypath_method_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise ValueError(f"--method {file}: must be a Python file (.py)")
@@ -124,7 +126,7 @@ def open_method(file: Path) -> Method:
         with contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"--method {file}: failed{_place(error, file)}") from error
+        raise ValueError(f"--method {file}: the file failed{_place(error, file)}") from error
     name, pflop = getattr(module, "name", None), getattr(module, "pflop", None)
     check(f"--method {file}: name", name, NAME)
     if pflop is not None:
@@ -149,7 +151,7 @@ def _digest(file: Path, others: Any) -> str:
 
 
 def _place(error: BaseException, file: Path) -> str:
-    """Return the line of the file in which an error occurred, and the error's text."""
+    """Return a text with the line of ``file`` where ``error`` occurred, and the error's message."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]
@@ -158,5 +160,5 @@ def _place(error: BaseException, file: Path) -> str:
 
 
 def stated(pflop: float | None) -> str:
-    """Return PFLOP as tables show them."""
+    """Return a number of PFLOP as text for tables."""
     return "not stated" if pflop is None or not math.isfinite(pflop) else f"{pflop:.4g}"

@@ -4,9 +4,9 @@ The twin of a path is ``extract(build(seed), path)``, trained as a whole by the 
 no drop-path, and none of the scales of stochastic depth, which only compensate for drop-path. There are three kinds:
 
 epochs  trained for as many epochs as the network (A)
-pflop   trained for as many epochs as make all twins together cost as much as the network (B)
-taught  trained for as many epochs as the network, and distilled from the whole's twin of kind A (C); for the whole
-        itself, that twin is used
+pflop   trained for fewer epochs, so that all twins together cost as much PFLOP as the network (B)
+taught  trained for as many epochs as the network, by distillation from the whole's twin of kind A (C). For the whole,
+        this kind is its twin of kind A
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from polypath.training.recipe import Recipe, replace
 Kind = Literal["epochs", "pflop", "taught"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NET = "net"
-MOST = 5  # the most paths of a ladder
+MOST = 5  # the largest number of paths in a ladder
 
 
 def run_name(kind: str, seed: int, path: str = "") -> str:
-    """Return the name of a run's folder in the ladder's folder."""
+    """Return the name of a run's folder inside the ladder's folder."""
     word = "".join(c if c.isalnum() or c in "-+=." else "_" for c in path)
     return ",".join([kind, *([word] if word else []), f"seed={seed}"])
 
@@ -46,7 +46,7 @@ def twin(recipe: Recipe, path: str, seed: int, epochs: int | None = None, teache
 
 
 def evenly(names: Iterable[str], macs: Mapping[str, int]) -> list[str]:
-    """Return at most five of the names, cheapest first: the cheapest, the whole, and evenly spaced names between."""
+    """Return at most five of the names, cheapest first: the cheapest, the whole, and names evenly spaced between."""
     ordered = sorted({*names, WHOLE_TEXT}, key=lambda name: (macs[name], name))
     places = np.linspace(0, len(ordered) - 1, min(MOST, len(ordered))).round().astype(int)
     chosen = {ordered[place] for place in places.tolist()}
@@ -56,12 +56,12 @@ def evenly(names: Iterable[str], macs: Mapping[str, int]) -> list[str]:
 
 
 def epochs_for(target: float, per_epoch: Sequence[float]) -> list[int]:
-    """Return the epochs of each twin. They differ by at most one, and their total cost is as close as possible to
-    ``target``.
+    """Return the number of epochs of each twin. The numbers differ by at most one. The total cost of the twins is as
+    close as possible to ``target``.
 
     Args:
         target: total cost in PFLOP.
-        per_epoch: cost in PFLOP of an epoch of each twin.
+        per_epoch: cost of an epoch of each twin, in PFLOP.
     """
     least = max(1, int(target / sum(per_epoch)))
     choices = itertools.product(*[(least, least + 1)] * len(per_epoch))

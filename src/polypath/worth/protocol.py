@@ -2,7 +2,7 @@
 describes it.
 
 The protocol is frozen: if a number or a rule here changes, the protocol gets another name. So results under the same
-name are comparable. Nothing here depends on a library's random numbers, or on the order in which images are stored.
+name are comparable. The protocol does not depend on a library's random numbers, or on the order of the stored images.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from polypath.data.split import Split
 VERSION = "anytime-1"
 TRACE = Path(__file__).parent / "bursty.json"
 HELD_OUT = 0.1  # share of each class's training images that is held out
-PROFILE_RUNS, WARM_UPS = 200, 10  # turns without a neighbour: measured ones, and unmeasured ones before them
-BOX = (0.02, 4.0)  # the box of the hypervolume: these are its ends in time, in units; in error it ends at chance
+PROFILE_RUNS, WARM_UPS = 200, 10  # turns without a neighbour: measured turns, and warm-up turns before them
+BOX = (0.02, 4.0)  # ends of the hypervolume's box in time, in units; its end in error is that of guessing
 DIGESTS = {
     "train": "0a11c21c691f54f2d8f2dfc4f2d5509489a4a64d486e9683865c9636e5927063",
     "test": "aa916ba86cbced96aad7304446d1d4e6160bae24cd0627d9f2c45097e8967eb7",
@@ -47,7 +47,7 @@ class Images:
         return len(self.labels)
 
     def at(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Images:
-        """Select some of the images."""
+        """Return the images at ``rows``."""
         return Images(self.pixels[rows], self.labels[rows])
 
 
@@ -56,7 +56,7 @@ class Task:
     """The images of a measurement.
 
     Attributes:
-        name, note: name of the data set, and a note on it for readers.
+        name, note: name of the data set, and a note on the data set for readers.
         digests: digests of the complete training split and of the test split.
     """
 
@@ -88,7 +88,7 @@ def load_task(source: str) -> Task:
 
 
 def arranged(split: Split, classes: Sequence[str]) -> tuple[Images, str]:
-    """Order images by the SHA-256 of their pixels. Return them, and the digest of all of them.
+    """Order images by the SHA-256 of their pixels. Return the ordered images, and one digest of all images.
 
     The digest is the SHA-256 of sorted lines, one for each image: the image's SHA-256, a space, and its class name.
     """
@@ -102,7 +102,7 @@ def arranged(split: Split, classes: Sequence[str]) -> tuple[Images, str]:
 
 
 def cut(images: Images) -> tuple[Images, Images]:
-    """Split images into those to train on and held-out ones: the first tenth of each class, rounded down."""
+    """Split images into training and held-out images. The first tenth of each class, rounded down, is held out."""
     held = np.zeros(len(images), bool)
     for label in np.unique(images.labels):
         of_class = np.flatnonzero(images.labels == label)
@@ -111,7 +111,7 @@ def cut(images: Images) -> tuple[Images, Images]:
 
 
 def read_trace(requests: int | None = None) -> Trace:
-    """Read the trace of the protocol, or its first requests."""
+    """Read the trace of the protocol, or only its first ``requests`` requests."""
     values = json.loads(TRACE.read_text(encoding="utf-8"))
     trace = Trace(np.array(values["budgets"]), np.array(values["neighbour"], bool), values["seed"])
     return trace if requests is None else trace.first(requests)
@@ -127,7 +127,7 @@ def reference() -> nn.Module:
     """Build the network that defines the unit of time: the 19 3×3 convs of a ResNet-20, each with a ReLU, for 32×32
     pixels.
 
-    It uses only torch, so that no method and no release of Polypath changes the unit.
+    It uses only torch, so that no method and no release of Polypath can change the unit.
     """
     widths = [3, *[16] * 7, *[32] * 6, *[64] * 6]
     layers: list[nn.Module] = []

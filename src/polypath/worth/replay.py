@@ -1,7 +1,7 @@
 """Measures times under a trace: every task runs at every request, with or without a neighbour process.
 
-Since all tasks run at each request, they all run beside the same neighbour at almost the same time. The answers of any
-rule that chooses among the tasks can then be computed from these times (:mod:`polypath.analysis.deadline`).
+At each request, all tasks run beside the same neighbour at almost the same time. So the result of any rule that chooses
+among the tasks can be computed from these times (:mod:`polypath.analysis.deadline`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def timed(task: Callable[[Any], Any], value: Any) -> float:
 def replay(
     tasks: Sequence[Callable[[Any], Any]], values: Sequence[Any], busy: Sequence[bool], wake: Wake
 ) -> NDArray[np.float64]:
-    """Measure every task on every value. Tasks alternate. Return milliseconds ``(requests, tasks)``.
+    """Run every task on every value, alternately. Return milliseconds ``(requests, tasks)``.
 
     Each request starts with another task, so that no task is always the first one after a pause.
 
     Args:
         values: the value of each request.
-        busy: whether the neighbour computes, for each request.
+        busy: for each request, whether the neighbour computes.
         wake: function that starts and stops the neighbour.
     """
     times = np.empty((len(values), len(tasks)))
@@ -56,7 +56,7 @@ def replay(
 
 @contextlib.contextmanager
 def neighbour(programs: int = 1) -> Iterator[Wake]:
-    """Start programs that compute on this process's cores while they are awake. They end with this process."""
+    """Start programs that compute on this process's cores while they are awake. They end when the block ends."""
     running = [subprocess.Popen([sys.executable, "-c", SPIN], stdin=subprocess.PIPE) for _ in range(programs)]
     awake = False
 
@@ -68,18 +68,18 @@ def neighbour(programs: int = 1) -> Iterator[Wake]:
                 program.stdin.write(b"1" if on else b"0")
                 program.stdin.flush()
             awake = on
-            time.sleep(0.01)  # until the scheduler has noticed
+            time.sleep(0.01)  # time for the scheduler to react
 
     try:
         yield wake
     finally:
         for program in running:
-            program.communicate()  # closes its standard input, which ends it
+            program.communicate()  # closes the program's standard input, which ends the program
 
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Turn garbage collection off in the block, since it would be measured as time of a task."""
+    """Turn off garbage collection in the block, since its time would be counted as a task's."""
     gc.collect()
     gc.disable()
     try:

@@ -17,11 +17,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Tax:
-    """The tax of paths: by how many points of test error they are worse in the shared network than their twins of one
-    kind.
+    """A tax: the test error of paths in the shared network minus that of their twins of one kind, in points.
 
     Attributes:
-        tax: error in the network (recalibrated) minus error of the twin, mean over the seeds.
+        tax: error in the network (recalibrated) minus error of the twin, averaged over the seeds.
         low, high: ends of the two-sided 95% bootstrap interval over seeds and images (with one seed, over images only).
             Network and twins use the same resampled seeds and images.
         most: the one-sided 95% upper bound over seeds and images.
@@ -36,7 +35,7 @@ class Tax:
 @dataclass(frozen=True, kw_only=True)
 class TwinRow(Tax):
     """The results of a path's twins of one kind: their mean ``error`` in percent, the ``errors`` for each seed, their
-    ``epochs``, and their mean ``pflop``, including the teacher's forward passes."""
+    ``epochs``, and their mean ``pflop`` of training, including the teacher's forward passes."""
 
     error: float
     errors: tuple[float, ...]
@@ -55,9 +54,9 @@ class LadderRow:
         errors: the recalibrated error for each seed.
         macs, params, bytes: multiply-adds for one image; number of parameters and float32 size in bytes of the path as
             a standalone network.
-        shared: the share of the path's parameters that other paths of the table, except the whole, use too.
+        shared: the share of the path's parameters that other paths in the table, except the whole, also use.
         p50_ms, p95_ms: milliseconds in the runtime if the same path ran just before.
-        switch_ms: how much longer the path takes if another path ran just before (difference of medians).
+        switch_ms: additional milliseconds if another path ran just before (difference of medians).
         alone: results of the twins, by kind.
     """
 
@@ -85,15 +84,15 @@ class LadderResult:
         seeds: seeds of the runs.
         rows: one row for each path, cheapest first.
         tax: mean tax over the paths, by kind of twin.
-        pflop: cost of training the ``net`` and, by kind, all twins together; mean over the seeds.
-        bytes: size of the weights of all paths in the one network, and of all twins.
+        pflop: training cost of the ``net`` and, by kind, of all twins together, averaged over the seeds.
+        bytes: size of the weights of the network, which has all paths, and of all twins.
         data, note, images: name of the test images, a note on them, and their number.
         recalibrated: number of training images on which batch-norm was recalibrated.
-        test_evaluations: number of errors of these runs that any command has measured on the test split.
+        test_evaluations: number of errors that any command has measured on the test split for these runs.
         runtime: the conditions of the measurements, and ``memory`` in MiB: of the one network with all paths loaded,
             and of all twins. None if nothing was measured.
         environment: device, instructions, versions and revision.
-        failed: runs that have failed, and why. Rows then lack the results that need them.
+        failed: names of failed runs, with the reasons. Rows lack the results that need these runs.
     """
 
     recipe: dict[str, Any]
@@ -156,7 +155,7 @@ class LadderResult:
         return [*lines, *([self.note] if self.note else []), *(f"failed: {n}: {why}" for n, why in self.failed.items())]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return the table's head and rows as text."""
+        """Return the header and the rows of the table as text."""
         head = ["path", "own %", "error %", *(f"{kind} %" for kind in self.kinds), *(f"tax, {k}" for k in self.kinds)]
         head += ["MACs", "MiB", "shared", "ms", "switch ms"]
         rows = []
@@ -175,10 +174,10 @@ class LadderResult:
 
 
 def load_ladder(folder: str | os.PathLike[str]) -> LadderResult:
-    """Read a result that :meth:`LadderResult.save` wrote.
+    """Load a result written by :meth:`LadderResult.save`.
 
     Raises:
-        ValueError: the result is missing, damaged, or of a later version.
+        ValueError: the result is missing, is damaged, or was written by a later version.
     """
     return read_result(Path(folder) / "result.json", LadderResult, FORMAT, "ladder")
 

@@ -1,4 +1,4 @@
-"""Computes errors and taxes with their intervals, from which images each network classifies correctly."""
+"""Computes errors and taxes with their intervals. The inputs say which images each network classifies correctly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LEVEL, ONE_SIDED = 0.95, 0.9  # the upper end of the two-sided 90% interval is t
 
 
 class Taxes:
-    """Computes taxes of paths, compared with their twins.
+    """A calculator for the taxes of paths: their errors in the network minus those of their twins.
 
     Args:
         net: for each path, which images it classifies correctly in the network, ``(seeds, images)``.
-        twins: the same for the twins of each path, by kind and path, for the same seeds and images.
+        twins: the same for the twin of each path, by kind and path, with the same seeds and images.
     """
 
     def __init__(self, net: Mapping[str, np.ndarray], twins: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -39,7 +39,8 @@ class Taxes:
 
 
 def errors(hits: np.ndarray) -> tuple[float, ...]:
-    """Return the error in percent for each seed, from which answers are right, ``(seeds, images)``."""
+    """Return the error in percent for each seed. ``hits`` ``(seeds, images)`` says which images are classified
+    correctly."""
     return tuple(round(100.0 * float(1.0 - row.mean()), 4) for row in hits)
 
 

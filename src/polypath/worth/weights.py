@@ -10,8 +10,8 @@ from polypath.core.paths import WHOLE_TEXT, Paths
 
 
 def shares(net: PathNet, paths: Mapping[str, Paths]) -> dict[str, float]:
-    """Return for each path the share of its parameters that another of ``paths`` uses too. The whole network, which
-    uses all parameters, does not count as such a path. For the whole network itself, any other path counts."""
+    """Return for each path the share of its parameters that another of ``paths`` also uses. The whole network uses all
+    parameters, so it does not count as such another path."""
     sizes = {name: p.numel() for name, p in net.named_parameters()}
     used = {name: {key for key, _ in extract(net, p).named_parameters()} for name, p in paths.items()}
     found = {}

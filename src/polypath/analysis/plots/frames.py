@@ -1,4 +1,4 @@
-"""A figure for the data frame of each analysis. Save it with :func:`polypath.analysis.plots.style.save_figure`."""
+"""Functions that draw the data frames of analyses. :func:`polypath.analysis.plots.style.save_figure` saves a figure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NAMES = 60  # more row names would be illegible
+MOST_NAMES = 60  # largest number of row names that is legible
 
 
 def draw_subnetworks(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw :func:`~polypath.analysis.subnetworks.subnetwork_table`: the error of each path. Filled marks are errors
-    with recalibrated batch-norm, hollow ones without."""
+    with recalibrated batch-norm, hollow marks are errors without recalibration."""
     again = _some(frame, "error_recalibrated")
     marks = {"error": ("batch-norm as trained", again), "error_recalibrated": ("batch-norm recalibrated", False)}
     shown = {c: of for c, of in marks.items() if c == "error" or again}
@@ -37,8 +37,8 @@ def draw_leave_one_out(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_shared_and_separate(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Draw :func:`~polypath.analysis.components.shared_and_separate`: both errors of each component and of the
-    ensembles."""
+    """Draw :func:`~polypath.analysis.components.shared_and_separate`: errors with shared and with separate weights,
+    for each component and for the ensembles."""
     marks = {"shared": ("one set of weights", True), "separate": ("separate weights", False)}
     return _dots(frame, "component", marks, "top-1 error (%)", title)
 
@@ -51,8 +51,8 @@ def draw_calibration(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_importance(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Draw :func:`~polypath.analysis.importance.importance`: how much the error increases without each part, ± two
-    standard errors."""
+    """Draw :func:`~polypath.analysis.importance.importance`: the increase of the error without each part, with whiskers
+    of two standard errors."""
     marks = {"increase": ("increase", False)}
     label = "increase of top-1 error without it (points)"
     figure = _dots(frame, "dropped", marks, label, title, [2 * e for e in frame["standard_error"].to_list()])
@@ -81,8 +81,8 @@ def draw_agreement(frame: pd.DataFrame, measures: Sequence[str] = ("disagreement
 
 
 def draw_confusion(counts: Mapping[str, Tensor], classes: Sequence[str] = (), title: str = "") -> Figure:
-    """Draw :func:`~polypath.analysis.confusion.confusion`: a confusion matrix for each path. Rows are the truth,
-    columns the answer; a cell's shade is its share of the row's images."""
+    """Draw :func:`~polypath.analysis.confusion.confusion`: a confusion matrix for each path. Rows are true classes,
+    columns are predicted classes. A cell's shade is its share of the row's images."""
     side = max(len(next(iter(counts.values()))), 1)
     names = list(classes) or [str(i) for i in range(side)]
     figure = new_figure((0.32 * side + 1.6) * len(counts), 0.32 * side + 1.4, title)
@@ -149,8 +149,8 @@ def draw_depths(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = "") -> Figure:
-    """Draw :func:`~polypath.analysis.loops.loop_histogram`: images by loops, with the mean and the ``expected``
-    loops."""
+    """Draw :func:`~polypath.analysis.loops.loop_histogram`: the number of images for each number of loops, with the
+    mean and the ``expected`` number of loops."""
     figure, (axes,) = canvas(7.2, 4.0, title=title)
     axes.bar(frame["loops"], 100 * frame["share"], 0.85, color=COLOURS[0])
     mean = float(frame["loops"].to_numpy() @ frame["share"].to_numpy())
@@ -165,7 +165,7 @@ def draw_loops(frame: pd.DataFrame, expected: float | None = None, title: str = 
 
 def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = "") -> Figure:
     """Draw the gates of :func:`~polypath.analysis.loops.loops_taken`: the images that each gate passes, as a share of
-    those that reach it (marks) and of all images (bars)."""
+    the images that reach the gate (marks) and of all images (bars)."""
     figure, (axes,) = canvas(max(5.0, 0.32 * len(frame) + 2), 4.0, title=title)
     places = range(len(frame))
     axes.bar(places, 100 * frame["share"], 0.8, color=COLOURS[0], alpha=0.35, label="of all images")
@@ -183,8 +183,8 @@ def draw_gates(frame: pd.DataFrame, target: float | None = None, title: str = ""
 
 
 def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (), title: str = "") -> Figure:
-    """Draw a table of :mod:`~polypath.analysis.galleries`: a row of images of each kind. ``images`` are all images of
-    the data, stored as uint8 ``(N, C, H, W)``."""
+    """Draw a frame of :mod:`~polypath.analysis.galleries`: a row of images of each kind. ``images`` are all images of
+    the data, as uint8 ``(N, C, H, W)``."""
     from polypath.analysis.galleries import pixels
 
     kinds = list(dict.fromkeys(frame["kind"]))
@@ -206,8 +206,8 @@ def draw_gallery(frame: pd.DataFrame, images: Tensor, classes: Sequence[str] = (
 
 
 def draw_similarity(pairs: Mapping[str, pd.DataFrame] | pd.DataFrame, title: str = "") -> Figure:
-    """Draw :func:`~polypath.analysis.similarity.channel_pairs` of one network, or of several by name: histograms of
-    similarity, within a segment (filled) and across segments (line)."""
+    """Draw :func:`~polypath.analysis.similarity.channel_pairs` of one network, or of several networks by name:
+    histograms of the similarity within a segment (filled) and across segments (line)."""
     frames = pairs if isinstance(pairs, Mapping) else {"": pairs}
     figure, panels = canvas(3.6 * len(frames) + 0.6, 3.6, len(frames), title=title, sharey=True)
     bins = [i / 40 for i in range(41)]
@@ -249,8 +249,8 @@ def _dots(
     title: str,
     errors: Sequence[float] | None = None,
 ) -> Figure:
-    """Draw marks of several columns, a row for each name. With too many names, rows are along the x axis, without
-    names."""
+    """Draw marks of several columns, with a row for each name. If there are too many names, they are omitted, and rows
+    are along the x axis."""
     lying = len(frame) <= MOST_NAMES
     figure, (axes,) = canvas(7.2, max(2.2, 0.24 * len(frame) + 1.2) if lying else 4.2, title=title)
     places = range(len(frame))

@@ -1,4 +1,5 @@
-"""Placement of names beside the marks of a chart, where they cover the least. Lengths may have any unit."""
+"""Placement of names beside the marks of a chart, so that they cover as little as possible. Lengths may have any
+unit."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """A rectangle, from its smaller to its larger coordinates."""
+    """A rectangle, given by its smaller and its larger coordinates."""
 
     x0: float
     y0: float
@@ -26,7 +27,8 @@ class Box(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """The offset of a name's centre from its mark, and the area in which it covers other things or leaves the chart."""
+    """A place for a name: the offset of its centre from the mark, and the area in which the name covers other things or
+    is outside the chart."""
 
     dx: float
     dy: float
@@ -41,14 +43,14 @@ def place(
     *,
     reach: int = 5,
 ) -> list[Spot]:
-    """Return a spot for each name. Spots are chosen in this order, so give the most important name first.
+    """Return a spot for each name. Spots are chosen in the order of the names, so give the most important name first.
 
     Args:
-        marks: centres of the marks that the names belong to.
+        marks: centre of the mark of each name.
         sizes: width and height of each name.
         taken: boxes that names should not cover.
         inside: the chart's panel.
-        reach: rings of positions to try around a mark. Ring 1 is right beside it.
+        reach: number of rings of positions to try around a mark. Ring 1 is next to the mark.
     """
     taken, spots = list(taken), []
     for (x, y), (width, height) in zip(marks, sizes, strict=True):
@@ -65,7 +67,7 @@ def place(
 
 
 def _offsets(width: float, height: float, reach: int) -> list[tuple[float, float]]:
-    """Return offsets to try: right of the mark, left, above, below, the corners, and farther out."""
+    """Return the offsets to try, in order: right of the mark, left, above, below, at the corners, then farther out."""
     found = []
     for step in range(reach):
         up, side = height * (0.5 + step) + 5, width * 0.5 + 6 + 10 * step

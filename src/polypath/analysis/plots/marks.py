@@ -1,4 +1,4 @@
-"""The data of a chart, before Matplotlib or SVG draws it: series of marks, and the paths of runs as series."""
+"""The data of a chart for Matplotlib or SVG: series of marks, and functions that make series of the paths of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from polypath.analysis.scoring import PathRow
 from polypath.core.display import short_macs
 
-COLOURS = 6  # series take the colours in turn
+COLOURS = 6  # series use these colours in turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +18,14 @@ class Mark:
     """A point of a chart.
 
     Attributes:
-        x, y: its position.
-        label: the text beside it.
-        about: its tooltip.
-        path: the path that it belongs to, so that a page can highlight it.
+        x, y: position of the mark.
+        label: text beside the mark.
+        about: tooltip of the mark.
+        path: the path that the mark belongs to, so that a page can highlight the mark.
         to_x: the end of a whisker to the right.
-        from_y: the y of its hollow twin, which shows a second value of the same path.
-        strong: whether it is larger and its label bold.
-        state: ``late`` or ``chosen``, which a page's style shows.
+        from_y: y of the hollow twin, which shows a second value of the same path.
+        strong: whether the mark is larger and its label bold.
+        state: ``late`` or ``chosen``, shown by the page's style.
     """
 
     x: float
@@ -41,7 +41,8 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Marks of one colour: ``dots``, ``line``, ``dashed``, ``stairs``, ``bars`` (1 wide) or ``columns`` (0.1 wide)."""
+    """A series of marks in one colour: ``dots``, ``line``, ``dashed``, ``stairs``, ``bars`` (1 wide) or ``columns``
+    (0.1 wide)."""
 
     name: str
     kind: str
@@ -50,7 +51,7 @@ class Series:
 
 
 class CostAxis(NamedTuple):
-    """A cost of paths as an axis. ``to`` returns the end of the whisker."""
+    """An axis for a cost of paths. ``at`` returns a path's cost, and ``to`` returns the end of its whisker."""
 
     label: str
     at: Callable[[PathRow], float | None]
@@ -62,10 +63,11 @@ LATENCY = CostAxis("measured latency (ms): p50, whisker to p95", lambda row: row
 
 
 def error_against(axis: CostAxis, runs: Mapping[str, Sequence[PathRow]]) -> list[Series]:
-    """Return series of dots, error against cost, with every path of each run that has this cost.
+    """Return a series of dots for each run: error against cost, of every path for which this cost is known.
 
-    The first run is the subject. The others are its rivals; their labels begin with the run's name. Errors are with
-    recalibrated batch-norm if measured; then hollow twins show the errors with the network's own batch-norm.
+    The first run is the subject. The others are its rivals; their labels begin with the run's name. If errors with
+    recalibrated batch-norm were measured, dots show them, and hollow twins show the errors with the network's own
+    batch-norm.
     """
     found = []
     for i, (run, rows) in enumerate(runs.items()):
@@ -93,21 +95,22 @@ def error_against(axis: CostAxis, runs: Mapping[str, Sequence[PathRow]]) -> list
 
 
 def short_names(rows: Sequence[PathRow]) -> dict[str, str]:
-    """Return names without the key that all names but ``whole`` share (``branches=1,3`` becomes ``1,3``)."""
+    """Return the paths' names without the key that all names except ``whole`` share (``branches=1,3`` becomes
+    ``1,3``)."""
     if shared_key(rows) is None:
         return {row.name: row.name for row in rows}
     return {row.name: row.name.partition("=")[2] or row.name for row in rows}
 
 
 def shared_key(rows: Sequence[PathRow]) -> str | None:
-    """Return the key that the names of all paths but ``whole`` share, if there is one."""
+    """Return the key that the names of all paths except ``whole`` share, or None if there is no such key."""
     keys = {row.name.partition("=")[0] for row in rows if row.name != "whole"}
     return keys.pop() if len(keys) == 1 else None
 
 
 def front(marks: Sequence[Mark], *, upper: bool = False) -> list[Mark]:
-    """Return the marks that no other mark beats in both ``x`` and ``y``, sorted by ``x``. Smaller is better; with
-    ``upper``, a larger ``y`` is better."""
+    """Return the marks that no other mark beats in both ``x`` and ``y``, sorted by ``x``. Smaller values are better;
+    with ``upper``, larger values of ``y`` are better."""
     sign = -1.0 if upper else 1.0
     found, best = [], math.inf
     for mark in sorted(marks, key=lambda mark: (mark.x, sign * mark.y)):
@@ -118,6 +121,6 @@ def front(marks: Sequence[Mark], *, upper: bool = False) -> list[Mark]:
 
 
 def named_front(series: Series) -> Series:
-    """Return the series with labels only on its front and on strong marks."""
+    """Return the series with labels only on the marks of its front and on strong marks."""
     best = front(series.marks)
     return replace(series, marks=[m if m in best or m.strong else replace(m, label="") for m in series.marks])

@@ -1,4 +1,4 @@
-"""Parts of Matplotlib charts: names beside marks, groups of values side by side, the mean of several curves."""
+"""Parts of Matplotlib charts: labels beside marks, groups of values side by side, the mean of several curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Value(NamedTuple):
-    """A mean, its standard deviation, and the number printed in the paper; each is None if there is none."""
+    """A mean, its standard deviation, and the number printed in the paper. A missing number is None."""
 
     mean: float
     spread: float | None = None
@@ -26,11 +26,11 @@ class Value(NamedTuple):
 def side_by_side(
     axis: Axes, groups: Sequence[str], series: Mapping[str, Mapping[int, Value]], *, kind: str = "bar"
 ) -> None:
-    """Draw groups of values with whiskers of one standard deviation. Printed numbers are diamonds.
+    """Draw groups of values with whiskers of one standard deviation. Diamonds are the numbers printed in the paper.
 
     Args:
-        groups: names along the axis.
-        series: the values of each label, by the index of their group.
+        groups: names of the groups along the axis.
+        series: for each series, its label and its values by the index of the group.
         kind: ``bar``, ``barh`` (groups from top to bottom) or ``dots``.
     """
     lying, several = kind == "barh", len(series) > 1
@@ -66,7 +66,7 @@ def side_by_side(
 
 
 def mean_curve(axis: Axes, seeds: Sequence[Sequence[tuple[float, float]]], label: str, i: int) -> None:
-    """Draw the ``i``-th curve of a panel: the mean over several seeds, in a band from the lowest to the highest
+    """Draw the ``i``-th curve of a panel: the mean over several seeds, and a band from the lowest to the highest
     value."""
     length = min(map(len, seeds), default=0)
     if not length:
@@ -81,15 +81,15 @@ def mean_curve(axis: Axes, seeds: Sequence[Sequence[tuple[float, float]]], label
 
 
 def name_marks(panel: Axes, named: Sequence[tuple[Mark, str]]) -> None:
-    """Write the label of each mark in the mark's colour, where it covers the least of marks, lines and other labels.
-    Labels far from their mark get a leader line.
+    """Write the label of each mark in the mark's colour. The label is placed where it covers as little as possible of
+    marks, lines and other labels. A label far from its mark gets a leader line.
 
     Positions are in points (1/72 inch), so a figure looks the same in every format.
     """
     from matplotlib.collections import LineCollection
 
     assert panel.figure is not None
-    panel.figure.canvas.draw()  # labels are placed around what is drawn
+    panel.figure.canvas.draw()  # labels are placed around the things drawn so far
     scale = 72 / DPI
     named = sorted(named, key=lambda pair: (not pair[0].strong, pair[0].y))
     at = np.array([(mark.x, mark.y) for mark, _ in named]).reshape(-1, 2)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def path_figure(runs: Mapping[str, Sequence[PathRow]], *, title: str = "", footnote: str = "") -> Figure:
     """Draw error against MACs and, if any row has a latency, against measured latency (point p50, whisker to p95).
 
-    The first run is the subject, the others are its rivals, each in its own colour. Filled marks are the error with
-    recalibrated batch-norm, if it was measured. Thin lines connect them to hollow marks, the error without
+    The first run is the subject, the others are its rivals. Each run has its own colour. Filled marks show the error
+    with recalibrated batch-norm, if measured. Thin lines connect them to hollow marks, which show the error without
     recalibration.
     """
     timed = any(row.p50_ms is not None for rows in runs.values() for row in rows)

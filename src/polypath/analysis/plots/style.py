@@ -20,7 +20,7 @@ DPI = 150
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """Return an empty figure of this size in inches. It needs no display."""
+    """Return an empty figure of this size in inches. No display is needed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,8 +34,8 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
 def canvas(
     width: float = 7.2, height: float = 4.4, panels: int = 1, *, title: str = "", **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its panels, side by side, with a light grid. ``shared`` are options such as
-    ``sharey=True``."""
+    """Return a figure and its panels, side by side, with a light grid. ``shared`` contains options of the panels such
+    as ``sharey=True``."""
     figure = new_figure(width, height, title)
     axes = list(figure.subplots(1, panels, squeeze=False, **shared)[0])
     for axis in axes:
@@ -51,7 +51,7 @@ def tidy(axes: Axes) -> None:
 
 
 def legend_below(figure: Figure, columns: int = 4) -> None:
-    """Draw one legend under all panels, with each label once. Without labels, draw none."""
+    """Draw one legend under all panels, with each label once. Draw no legend if there are no labels."""
     handles: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -1,8 +1,8 @@
-"""Small charts as inline SVG, for pages.
+"""Small charts as inline SVG, for web pages.
 
-:data:`STYLE` is their CSS. Colours come from the page's CSS variables if it sets them (``--c1`` …, ``--ink``,
-``--soft``, ``--line``, ``--card``), so charts work in light and dark mode. Marks that belong to a path have a
-``data-path`` attribute, so that the page can highlight them.
+:data:`STYLE` is the charts' CSS. A page can set their colours by CSS variables (``--c1`` …, ``--ink``, ``--soft``,
+``--line``, ``--card``), so charts work in light and dark mode. Marks that belong to a path have a ``data-path``
+attribute, so that the page can highlight them.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def chart(
 
     Args:
         series: the marks, drawn in this order. With ``powers``, ``y`` values are base-10 logarithms.
-        about: the picture's description for screen readers.
+        about: a description of the chart for screen readers.
         from_zero: the axes that begin at 0: ``x``, ``y`` or ``xy``.
         names: labels for the positions 0, 1, … of the x axis, instead of numbers.
-        bounds: limits of x and y, instead of those of the points.
+        bounds: limits of x and y; by default, they follow from the points.
         rule: a vertical line to draw.
-        title, legend: text above the picture.
+        title, legend: text above the chart.
     """
     points = [mark for of in series for mark in of.marks if _finite(mark)]
     if not points:
@@ -121,7 +121,7 @@ class _Frame:
     y1: float
     width: float
     bottom: float
-    floor: float = 0.0  # the y of the base of bars
+    floor: float = 0.0  # y at the foot of bars
 
     @classmethod
     def around(
@@ -248,8 +248,8 @@ def _rule(rule: Rule, frame: _Frame) -> str:
 
 
 def _names(series: Sequence[Series], frame: _Frame, rule: Rule | None) -> list[str]:
-    """Draw labels beside their marks, strong ones first. A label that would cover something is omitted unless
-    strong."""
+    """Draw labels beside their marks, strong labels first. Other labels are omitted where they would cover
+    something."""
     every = [mark for of in series if of.kind == "dots" for mark in of.marks if _finite(mark)]
     named = sorted((m for m in every if m.label), key=lambda m: (not m.strong, -m.y))
     sizes = [_size(m) for m in named]
@@ -270,8 +270,8 @@ def _size(mark: Mark) -> tuple[float, float]:
 
 
 def _taken(series: Sequence[Series], dots: Sequence[Mark], frame: _Frame, rule: Rule | None) -> list[Box]:
-    """Return the boxes that labels should not cover: dots with hollow twins and whiskers, stairs, the rule and its
-    name."""
+    """Return the boxes that labels should not cover: dots with their hollow twins and whiskers, stairs, and the rule
+    with its name."""
     found = [Box.around(frame.x(m.x), frame.y(m.y), 10, 10) for m in dots]
     found += [Box.around(frame.x(m.x), frame.y(m.from_y), 8, 8) for m in dots if m.from_y is not None]
     found += [Box(frame.x(m.x), frame.y(m.y), frame.x(m.to_x), frame.y(m.y) + 1) for m in dots if m.to_x is not None]

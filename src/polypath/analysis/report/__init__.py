@@ -1,5 +1,5 @@
 """The report of a run: one self-contained HTML page, which works offline.
 
-:mod:`.contents` measures, :mod:`.figures` draws charts, :mod:`.tables` makes tables, and :mod:`.page` fills
-``page.html``, with ``page.css`` and ``page.js``.
+:mod:`.contents` runs the analyses, :mod:`.figures` draws charts, :mod:`.tables` makes tables, and :mod:`.page` fills
+``page.html`` with them, ``page.css`` and ``page.js``.
 """

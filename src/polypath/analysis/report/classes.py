@@ -1,4 +1,4 @@
-"""The part of a report about classes and images: errors by class, confusion, and where paths look."""
+"""The part of a report about classes and images: errors by class, confusion, and the image regions that paths use."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from polypath.core.network import PathNet
 from polypath.core.paths import Paths
 from polypath.data.augment import centre_crop
 
-MOST_PATHS = 8  # at most so many columns of errors by class
+MOST_PATHS = 8  # the largest number of columns of errors by class
 MOST_PAIRS, EXAMPLES = 10, 3
-MOST_CAMS, SIDE, GAP = 6, 96, 4  # number of images, their least side and the gap between two, in pixels
+MOST_CAMS, SIDE, GAP = 6, 96, 4  # number of images; in pixels, their smallest side and the gap between two
 
 Shown = Callable[[Sequence[int]], Tensor]
-"""From rows of the answers to the stored images ``(n, C, H, W)`` uint8."""
+"""A function from indices of answers to the stored images ``(n, C, H, W)`` uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confused:
-    """Two classes that the whole network confuses: the number of confused ``images`` (``a_as_b`` plus ``b_as_a``); this
-    number on the cheapest path; the share of both classes' images in %; examples."""
+    """A pair of classes that the whole network confuses. ``images`` is the number of confused images (``a_as_b`` plus
+    ``b_as_a``), and ``cheapest`` is this number for the cheapest path. ``share`` is the percentage of both classes'
+    images that are confused."""
 
     a: str
     b: str
@@ -52,7 +53,7 @@ class Classes:
         counts: confusion matrices ``(classes, classes)`` of the whole network and of the cheapest path, by name.
         errors: :func:`~polypath.analysis.confusion.class_errors` of some paths, from the whole network to the cheapest
             path.
-        left: number of paths without a column.
+        left: number of paths that ``errors`` leaves out.
         pairs: the most confused pairs of classes.
     """
 
@@ -64,7 +65,8 @@ class Classes:
 
 
 def of_classes(scored: Answers, names: Sequence[str], shown: Shown, classes: Sequence[str]) -> Classes:
-    """Compute the part about classes from the answers of paths. ``names`` go from the whole to the cheapest path."""
+    """Compute the part about classes from the answers of paths. ``names`` lists the paths from the whole to the
+    cheapest."""
     whole, cheapest, last = names[0], names[-1], len(names) - 1
     steps = min(last, MOST_PATHS - 1)
     columns = [names[i * last // max(1, steps)] for i in range(steps + 1)]
@@ -105,14 +107,14 @@ def cams(
     classes: Sequence[str],
     stats: BatchNormStatistics | None,
 ) -> Gallery:
-    """Return images with the heat maps of ``paths``, each for the path's own answer: first images that only the last
-    path answers correctly, then others.
+    """Return images with the heat maps of ``paths``, each for the class that the path predicts. Images that only the
+    last path classifies correctly come first.
 
     Args:
         inputs: like ``shown``, but the images are normalised for the network.
 
     Raises:
-        ValueError: a network whose head reads no maps.
+        ValueError: the network's head reads no feature maps.
     """
     places = _worth_looking_at(scored, list(paths))
     x = inputs(places)
@@ -127,13 +129,13 @@ def cams(
         source = png(side_by_side(image, [heat[n] for heat in heats]), most=(1 + len(heats)) * (2 * SIDE + GAP))
         about = f"test image, {truth}, and where {' and '.join(paths)} look"
         pictures.append(Picture(source=source, about=about, caption=" · ".join([truth, *said])))
-    text = f"the image, then Grad-CAM for the answered class, of {' and then '.join(paths)}"
+    text = f"with heat maps (Grad-CAM) for the predicted class, of {' and then '.join(paths)}"
     return Gallery(title="Where paths look", text=text, pictures=pictures, wide=True)
 
 
 def side_by_side(image: Tensor, heats: Sequence[Tensor]) -> Tensor:
-    """Return, side by side, an image ``(H, W, 3)`` uint8 and the image in grey under each heat map ``(H, W)``. The
-    result is ``(H, W, 4)`` uint8. Small images are enlarged."""
+    """Return an image ``(H, W, 4)`` uint8 that shows, side by side, an image ``(H, W, 3)`` uint8 and the image in grey
+    under each heat map ``(H, W)``. Small images are enlarged."""
     from matplotlib import colormaps
 
     times = max(1, SIDE // min(image.shape[:2]))
@@ -159,7 +161,7 @@ def _worth_looking_at(scored: Answers, names: list[str]) -> list[int]:
 
 
 def rows_of(batches: Iterable[Sequence[Tensor]], places: Sequence[int]) -> Tensor:
-    """Return the images with these indices among all batches, in their order."""
+    """Return the images with these indices in the sequence of all batches, in the order of ``places``."""
     found, begin, wanted = {}, 0, set(places)
     for x, *_ in batches:
         found |= {place: x[place - begin] for place in wanted if begin <= place < begin + len(x)}

@@ -1,4 +1,4 @@
-"""The contents of a report. Everything is measured here, before the page is made."""
+"""The contents of a report. All analyses run here, before the page is made."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from polypath.core.wiring import Wiring
 from polypath.data.batches import Part
 from polypath.profiling.cost import cost
 
-LEAST_IMAGES = 200  # fewer images are not informative
-BUDGET = 300e9  # multiply-adds that one analysis may spend on a CPU: about a minute of one core
+LEAST_IMAGES = 200  # with fewer images, an analysis is left out
+BUDGET = 300e9  # multiply-adds allowed for an analysis on a CPU: about a minute on one core
 CHANNEL_IMAGES = 256
 
 Feed = Callable[[Part, int, int], Iterable[Sequence[Tensor]]]
-"""``feed(part, most, looks)`` returns batches of ``(images, labels)``: at most ``most`` evenly spaced images of a part.
-``looks`` is the number of errors that will be measured on them."""
+"""A function ``feed(part, most, looks)`` that returns batches of ``(images, labels)``: at most ``most`` evenly spaced
+images of a part. ``looks`` is the number of errors that will be measured on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that a page shows. Parts that do not apply to the network, or that would take too long, are None or
-    empty; ``notes`` says why.
+    """The contents of a report. Parts that do not apply to the network, or that would take too long, are None or empty.
+    ``notes`` gives the reasons.
 
     Attributes:
         title: the run's name.
@@ -49,8 +49,8 @@ class Report:
         wiring, paths: the diagram and the choices that can be highlighted in it.
         table: errors and costs.
         curves: rows of the run's metrics.
-        images: number of test images in the analyses of answers; ``held_out`` says which images temperatures were
-            fitted on.
+        images: number of test images in the analyses of answers.
+        held_out: description of the images on which temperatures were fitted.
         classes: errors by class, and confusion.
         recipe, sessions: the recipe's fields, and the environment of each session.
     """
@@ -96,21 +96,22 @@ def analysed(
     most: int = 2000,
     budget: float = BUDGET,
 ) -> dict[str, Any]:
-    """Analyse a network. Returns fields of :class:`Report`, including ``notes``.
+    """Analyse a network. Return fields of :class:`Report`, including ``notes``.
 
     Args:
-        feed: returns the images. ``stored(places, most)`` returns the stored images at these indices of
+        feed: a function that returns the images.
+        stored: a function ``stored(places, most)`` that returns the stored images at these indices of
             ``feed("test", most, 0)``.
-        held_out: whether there is a part ``validation`` to fit temperatures on. Otherwise half of the test images is
-            used.
-        stats: recalibrated statistics of ``paths``; used if they cover all of them.
-        most: test images of each analysis, at most.
-        budget: multiply-adds that each analysis may spend.
+        held_out: whether there is a part ``validation`` to fit temperatures on. Otherwise, half of the test images are
+            used for this.
+        stats: recalibrated statistics of ``paths``; used only if they cover all paths.
+        most: largest number of test images for each analysis.
+        budget: multiply-adds allowed for each analysis.
     """
     notes: list[str] = []
     stats = stats if stats is not None and all(p in stats for p in paths.values()) else None
     if stats is not None:
-        notes.append(f"calibration, agreement and galleries: batch-norm recalibrated on {stats.images:,} images")
+        notes.append(f"calibration, agreement and galleries: batch-norm is recalibrated on {stats.images:,} images")
     found: dict[str, Any] = {"depths": depths(net.wiring), "galleries": [], "notes": notes}
     spent = {name: cost(net, p, size).macs * views for name, p in paths.items()}
     count = _affordable(sum(spent.values()), most, budget)
@@ -122,7 +123,7 @@ def analysed(
             found["held_out"] = f"{len(fitting.labels):,} held-out images"
         else:
             fitting, scored = scored.rows(slice(1, None, 2)), scored.rows(slice(0, None, 2))
-            found["held_out"] = f"{len(fitting.labels):,} test images (every second one), which are not scored here"
+            found["held_out"] = f"{len(fitting.labels):,} other test images (every second one)"
         found["images"] = len(scored.labels)
         found |= _of_answers(scored, fitting)
 
@@ -138,15 +139,15 @@ def analysed(
         if len(names) > 1:
             found["galleries"] += _by_paths(names[-1], scored, shown, classes)
         if views > 1:
-            notes.append("no Grad-CAM: each image is answered by several crops")
+            notes.append("Grad-CAM is left out: each prediction is the mean over several crops")
         else:
             both = {name: paths[name] for name in dict.fromkeys((names[-1], "whole"))}
             try:
                 found["galleries"].append(cams(net, both, scored, shown, inputs, classes, stats))
             except ValueError as error:
-                notes.append(f"no Grad-CAM: {error}")
+                notes.append(f"Grad-CAM is left out: {error}")
     else:
-        missing = "no classes, calibration, agreement and galleries"
+        missing = "classes, calibration, agreement and galleries are left out"
         notes.append(f"{missing}: running all paths on enough images takes too long here")
     found |= _importance(net, feed, size, views, most, budget, notes)
     if any(join.gates for join in net.wiring.joins.values()):
@@ -187,7 +188,9 @@ def _importance(
         return {}
     count = _affordable((1 + len(parts)) * views * cost(net, size=size).macs, most, budget)
     if not count:
-        notes.append(f"no importance of operands: running the network without each of {len(parts)} takes too long here")
+        notes.append(
+            f"importance is left out: running the network without each of {len(parts)} parts takes too long here"
+        )
         return {}
     frame = importance_table(net, feed("test", count, 1 + len(parts)), parts, views=views)
     return {"importance": frame, "importance_images": frame.attrs["images"]}
@@ -201,10 +204,11 @@ def _by_paths(
 ) -> list[Gallery]:
     frame = easy_and_hard_by_paths(scored.logits[least], scored.logits["whole"], scored.labels, spread=True)
     texts = {
-        "easy": ("Easy", f"right on the smallest path, {least}; with its probability of the true class"),
+        "easy": ("Easy", f"that the path {least} classifies correctly, with its probability of the true class"),
         "hard": (
             "Hard",
-            f"wrong on {least}, right on the whole network; with the gain in the true class's probability",
+            f"that the whole network classifies correctly but {least} does not, with the increase of the true class's "
+            "probability",
         ),
     }
     return _galleries(frame, texts, stored, classes, "{:.2f}")
@@ -212,8 +216,8 @@ def _by_paths(
 
 def _by_loops(taken: Loops, stored: Callable[[Sequence[int]], Tensor], classes: Sequence[str]) -> list[Gallery]:
     texts = {
-        "easy": ("Fewest loops", "answered correctly with the fewest loops, class by class"),
-        "hard": ("Most loops", "answered correctly with the most loops, class by class"),
+        "easy": ("Fewest loops", "classified correctly with the fewest loops, class by class"),
+        "hard": ("Most loops", "classified correctly with the most loops, class by class"),
     }
     return _galleries(easy_and_hard_by_loops(taken, spread=True), texts, stored, classes, "{:.0f} loops")
 

@@ -11,11 +11,12 @@ from polypath.analysis.plots.marks import LATENCY, MACS, CostAxis, Mark, Series,
 from polypath.analysis.plots.svg_chart import chart
 from polypath.analysis.report.contents import Report
 
-MOST_PANELS = 12  # reliability diagrams, at most
+MOST_PANELS = 12  # largest number of reliability diagrams
 
 
 def charts(report: Report) -> dict[str, str]:
-    """Draw every chart, by its name in ``page.html``; an empty string if there is nothing to draw."""
+    """Draw every chart. Return SVG by the chart's name in ``page.html``, or an empty string if there is nothing to
+    draw."""
     rows = report.table.rows
     timed = any(row.p50_ms is not None for row in rows)
     found = {

@@ -1,4 +1,4 @@
-"""Makes a report's HTML: fills ``page.html`` with charts and tables, and puts style and script inline."""
+"""Makes the HTML of a report: fills ``page.html`` with charts and tables, and puts style and script inline."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from polypath.analysis.report.contents import Report
 from polypath.analysis.report.figures import charts
 from polypath.core.wiring_svg import lights
 
-COLUMNS, NARROW = 26, 10  # columns of the wiring on screens and on phones
+COLUMNS, NARROW = 26, 10  # number of columns of the wiring diagram on screens and on phones
 
 
 def page(report: Report) -> str:
-    """Return the page as one self-contained text.
+    """Return the page as one text that needs no other files.
 
-    The template escapes text from the run (names, notes, classes); charts and the wiring escape their own text.
+    The template escapes text from the run (names, notes, classes). The functions that draw charts and the wiring escape
+    their own text.
     """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup

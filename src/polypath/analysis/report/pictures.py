@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of a gallery: a PNG as a ``data:`` URL, a description, and a caption."""
+    """A picture in a gallery: a PNG as a ``data:`` URL, a description, and a caption."""
 
     source: str
     about: str
@@ -20,7 +20,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Images of one kind. ``wide`` means that each consists of several images side by side."""
+    """A gallery of pictures of one kind. ``wide`` means that each picture consists of several images side by side."""
 
     title: str
     text: str
@@ -29,7 +29,7 @@ class Gallery:
 
 
 def png(picture: Tensor, most: int = 96) -> str:
-    """Return an image ``(H, W, 3)`` uint8 as a ``data:`` URL, shrunk to at most ``most`` pixels a side."""
+    """Return an image ``(H, W, 3)`` uint8 as a ``data:`` URL, shrunk to sides of at most ``most`` pixels."""
     from PIL import Image
 
     image, data = Image.fromarray(picture.numpy()), io.BytesIO()

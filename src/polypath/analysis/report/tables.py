@@ -1,4 +1,4 @@
-"""The tables of a report: of paths, classes, calibration, channels, pairs and settings."""
+"""The tables of a report: paths, classes, calibration, channels, pairs of paths and settings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from polypath.analysis.confusion import most_confused
 from polypath.analysis.report.contents import Report
 from polypath.core.display import short_macs
 
-MOST_PAIRS = 16  # paths in the matrix of pairs, at most
-MOST_CLASSES = 16  # classes in a confusion matrix, at most
-MOST_ERRORS = 100  # classes in the table of errors, at most
+MOST_PAIRS = 16  # largest number of paths in the matrix of pairs
+MOST_CLASSES = 16  # largest number of classes in a confusion matrix
+MOST_ERRORS = 100  # largest number of classes in the table of errors
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def _number(value: float | None, form: str) -> Cell:
 
 
 def class_errors(report: Report) -> dict[str, Any] | None:
-    """Make the table of errors by class. Of many classes, it has those with the largest errors of the whole network."""
+    """Make the table of errors by class. If there are too many classes, keep those with the whole network's largest
+    errors."""
     if report.classes is None:
         return None
     frame, names = report.classes.errors, report.classes.names
@@ -69,14 +70,14 @@ def class_errors(report: Report) -> dict[str, Any] | None:
     if len(frame) > MOST_ERRORS:
         frame = frame.sort_values(by=paths[0], ascending=False, kind="stable").head(MOST_ERRORS).sort_index()
     columns = {"images": ("images", "of the class, in this section")}
-    columns |= {path: (f"{path} %", "error on the class's images, %") for path in paths}
+    columns |= {path: (f"{path} %", "error on images of the class, %") for path in paths}
     shown = frame.assign(name=[names[c] for c in frame["class"].tolist()])
     return _frame_table(shown, "name", columns, {"images": "{:.0f}"} | dict.fromkeys(paths, "{:.1f}"), "class")
 
 
 def confusions(report: Report) -> list[dict[str, Any]]:
-    """Make the confusion matrices of the whole network and the cheapest path, for the classes that the whole confuses
-    most. Rows are the truth; a cell's shade is its share of the row's images."""
+    """Make the confusion matrices of the whole network and the cheapest path, for the classes that the whole network
+    confuses most. Rows are true classes. A cell's shade is its share of the row's images."""
     if report.classes is None:
         return []
     names, counts = report.classes.names, report.classes.counts
@@ -90,7 +91,7 @@ def confusions(report: Report) -> list[dict[str, Any]]:
             for j in of:
                 n = int(matrix[i, j])
                 share = n / images[i] if images[i] else 0.0
-                about = f"{names[i]} answered as {names[j]}: {n:,} of {images[i]:,} images ({share:.1%})"
+                about = f"{names[i]} classified as {names[j]}: {n:,} of {images[i]:,} images ({share:.1%})"
                 cells.append(
                     {
                         "text": f"{n:,}" if n else "",
@@ -110,9 +111,9 @@ def calibration(report: Report) -> dict[str, Any] | None:
         return None
     columns = {
         "error": ("error %", "on the images of this section"),
-        "confidence": ("confidence %", "mean probability of the answer"),
+        "confidence": ("confidence %", "mean probability of the predicted class"),
         "ece": ("ECE %", "expected calibration error"),
-        "temperature": ("temperature", "fitted; above 1, the path is overconfident"),
+        "temperature": ("temperature", "fitted temperature; above 1 if the path is overconfident"),
         "ece_fitted": ("ECE fitted %", "with that temperature"),
         "nll": ("cross-entropy", "nats"),
         "nll_fitted": ("fitted", "cross-entropy with that temperature"),
@@ -129,10 +130,10 @@ def channels(report: Report) -> dict[str, Any] | None:
         "segments": ("segments", ""),
         "within": ("within", "mean |correlation| of pairs in one segment"),
         "across": ("across", "mean |correlation| of pairs in two segments"),
-        "within_alike": ("alike within %", "pairs at or above 0.9"),
-        "across_alike": ("alike across %", "pairs at or above 0.9"),
-        "participation": ("participation ratio", "effective dimension, of eigenvalues"),
-        "entropy": ("by entropy", "effective dimension, of eigenvalues"),
+        "within_alike": ("alike within %", "pairs in one segment with |correlation| of at least 0.9"),
+        "across_alike": ("alike across %", "pairs in two segments with |correlation| of at least 0.9"),
+        "participation": ("participation ratio", "effective dimension, computed from eigenvalues"),
+        "entropy": ("by entropy", "effective dimension, computed from eigenvalues"),
     }
     forms = {"channels": "{:.0f}", "segments": "{:.0f}", "within": "{:.3f}", "across": "{:.3f}"}
     forms |= {"participation": "{:.1f}", "entropy": "{:.1f}"}
@@ -148,7 +149,7 @@ def _frame_table(
 
 
 def pairs(report: Report) -> dict[str, Any] | None:
-    """Make the matrix of pairs: disagreement above the diagonal, Q below it."""
+    """Make the matrix of pairs of paths: disagreement above the diagonal, Yule's Q below it."""
     frame = report.agreement
     if frame is None:
         return None

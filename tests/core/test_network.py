@@ -249,7 +249,7 @@ def test_images_that_are_too_small_or_no_batch_are_refused():
     net = pp.create_model("fractalnet20", filters=(4,) * 5)
     with pytest.raises(ValueError, match=r"16x40 pixels.*at least 32x32"):
         net(torch.randn(1, 3, 16, 40))
-    with pytest.raises(ValueError, match=r"expected \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(N, C, H, W\)"):
         net(torch.randn(3, 32, 32))
     for name in ("fractalnet20", "crescendonet_32", "fractalnet34_imagenet"):
         spec = get_preset(name).spec

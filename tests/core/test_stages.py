@@ -159,7 +159,7 @@ def test_indices_that_no_stage_has(indices):
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         drawn().forward_intermediates(IMAGES, **options)
-    with pytest.raises(ValueError, match=r"expected \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(N, C, H, W\)"):
         drawn().forward_intermediates(IMAGES[0])
 
 

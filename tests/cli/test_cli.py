@@ -105,7 +105,7 @@ MISTAKES = {
     "unknown split": (["train", "crescendonet-digits", "--data.train-split", "tarin"], "tarin"),
     "few outputs": (["train", "crescendonet-digits", "--model.num-classes", "4"], "digits has 10 classes"),
     "small images": (["train", "crescendonet-digits", "--data.size", "2"], "at least"),
-    "no device": (["train", "crescendonet-digits", "--device", "cuda:99"], "not on this machine"),
+    "no device": (["train", "crescendonet-digits", "--device", "cuda:99"], "this machine does not have the device"),
     "unknown option": (["paths", "x", "--rivl", "y"], "did you mean --rival"),
     "no such run": (["paths", "x"], "x: no such run folder"),
     "no run to resume": (["resume", "x"], "x: no such run folder"),

@@ -51,7 +51,7 @@ def test_an_interrupted_ladder_resumes(tmp_path: Path, capsys: pytest.CaptureFix
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert "continues" in said
+    assert "continue" in said
     assert not (out / "result.json").exists()
     assert main(["ladder", *ARGV, "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -127,7 +127,7 @@ def test_the_pages_have_the_same_five_commands() -> None:
 
 def test_the_folder_of_the_pictures_is_required(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "my-images", "--out", str(tmp_path / "run")]) == 2
-    assert "my-images: say where your images are, --data.source DIR" in capsys.readouterr().err
+    assert "my-images: give the folder of your images with --data.source DIR" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

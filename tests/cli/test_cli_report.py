@@ -99,7 +99,7 @@ def test_files_written_into_a_run_are_known_to_it(folder, capsys):
 
 def test_what_is_no_finished_run_is_refused(folder, capsys, tmp_path):
     assert "no such run folder" in refused(capsys, "report", tmp_path / "nothing")
-    assert "not a run folder, it has no recipe.json" in refused(capsys, "report", tmp_path)
+    assert "not a run folder, since it has no recipe.json" in refused(capsys, "report", tmp_path)
     (folder / "summary.json").unlink()
     assert "continue it with `polypath resume" in refused(capsys, "report", folder)
     shutil.rmtree(folder / "model")

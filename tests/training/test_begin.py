@@ -101,7 +101,11 @@ def test_a_folder_that_timm_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "init", "message"),
     [
-        (TimmModel(model="resnet18"), f"timm:{NAME}", f"model.model = 'resnet18': init = 'timm:{NAME}' is '{NAME}'"),
+        (
+            TimmModel(model="resnet18"),
+            f"timm:{NAME}",
+            f"model.model = 'resnet18': init = 'timm:{NAME}' needs the model '{NAME}'",
+        ),
         (CrescendoNet(widths=(4, 4)), f"timm:{NAME}", "model is a crescendonet, but init = .* is a timm model"),
         (CrescendoNet(widths=(4, 4)), "FILE", r"a file of weights needs the name of its model; give timm:NAME:.*\.pth"),
         (TimmModel(model=NAME), f"timm:{NAME}:nowhere.pth", f"timm model '{NAME}'.*nowhere.pth"),

@@ -64,7 +64,7 @@ def test_what_a_killed_process_left_is_cleared(store: Checkpoints) -> None:
 
 def test_another_recipe_or_format_is_refused(store: Checkpoints) -> None:
     fill(store, 1)
-    with pytest.raises(ValueError, match=r"recipe is not the recipe\.json of this run"):
+    with pytest.raises(ValueError, match=r"another recipe than this run's recipe\.json"):
         Checkpoints(store.folder, "other").load(1)
     file = store.folder / "step-00000001.json"
     body = json.loads(file.read_text())
@@ -99,7 +99,7 @@ def test_no_space_leaves_the_earlier_one(store: Checkpoints) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
     try:
-        with pytest.raises(OSError, match=r"step 2 \(0\.4 MiB\).*checkpoint of step 1 is intact; free space") as error:
+        with pytest.raises(OSError, match=r"step 2 \(0\.4 MiB\).*step 1 is intact; free some space") as error:
             store.save(Checkpoint(2, {"model/big": torch.zeros(100_000)}, STATE))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -60,7 +60,7 @@ def test_a_run_stops_after_its_patience_and_reports_the_best(tmp_path: Path, cap
     assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2, 3]
     assert (result.reported, result.epoch, result.steps) == ("best", 1, 15)
     assert (result.val_error, result.test_error) == (15.0, 15.0)
-    assert "stopped after 3 of 9 epochs, by its patience of 2 epochs" in caplog.text
+    assert "stopped after 3 of 9 epochs, since the error did not improve for 2 epochs" in caplog.text
     assert RunFolder.open(tmp_path / "run").finished
 
 
@@ -214,7 +214,7 @@ def test_other_paths_of_a_sandwich_normalise_by_their_batch_though_norms_are_fro
 
 
 def test_frozen_norms_need_statistics() -> None:
-    with pytest.raises(ValueError, match="norms = 'frozen': there is no init"):
+    with pytest.raises(ValueError, match="norms = 'frozen': needs init"):
         tiny(norms="frozen")
 
 

@@ -29,7 +29,7 @@ def test_a_sweep_rises_until_the_loss_does_and_is_the_same_again(caplog) -> None
     with caplog.at_level(logging.INFO, "polypath"):
         changed = with_found_rate(recipe, images())
     assert changed.optim.lr == found.rate
-    assert changed.assumed["optim.lr"].startswith("a tenth of the rate at which the loss was least in ")
+    assert changed.assumed["optim.lr"].startswith("a tenth of the rate with the lowest loss, in a sweep of ")
     assert f"optim.lr = {found.rate}: a tenth" in caplog.text
 
 

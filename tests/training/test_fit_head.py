@@ -62,5 +62,5 @@ def test_a_network_that_does_not_end_in_a_linear_layer_is_refused() -> None:
     recipe = tiny(fit_head=10)
     net = build_net(recipe)
     net.reset_classifier(0)  # leaves an identity
-    with pytest.raises(ValueError, match="fit_head = 10: the network ends in Identity, not Linear"):
+    with pytest.raises(ValueError, match="fit_head = 10: the network's classifier is Identity, but must be Linear"):
         fit_head(net, recipe, images(), CPU, World())

@@ -214,7 +214,7 @@ def test_weights_that_no_path_used_are_moved_only_where_the_recipe_says_so(kind:
         ({"model__in_chans": 3}, r"model.in_chans = 3: .*1 channel.*--model.in-chans 1"),
         ({"batch_size": 1000}, r"batch_size = 1000: there are only 160"),
         ({"objective": DropPath(mode="global")}, "has none; use local"),
-        ({"device": "cuda:77"}, "device = 'cuda:77': not on this machine; available: auto, cpu"),
+        ({"device": "cuda:77"}, "device = 'cuda:77': this machine does not have the device; available: auto, cpu"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -271,7 +271,7 @@ def test_init_keeps_the_head_of_the_same_classes_only(
     tuned = polypath.load(tmp_path / "run/model")
     head = "head.classifier.weight"
     assert torch.equal(tuned.state_dict()[head], saved.state_dict()[head]) == same
-    assert ("so it gets a new classifier" in caplog.text) != same
+    assert ("so the classifier is new" in caplog.text) != same
     assert tuned.class_names == tuple("0123456789")
     key = "block2.branch2.unit1.conv.weight"
     assert torch.equal(tuned.state_dict()[key], saved.state_dict()[key])

@@ -85,7 +85,7 @@ def test_it_takes_convs_that_do_not_read_the_image():
     whitened = FractalNet(filters=(4, 8), columns=2, in_chans=1, whitening=4).build(0)
     assert set(conv_matrices(whitened)) == convs
     assert set(conv_matrices(ResNet(depth=8, width=4).build(0))) & {"stem.unit.conv.weight"} == set()
-    with pytest.raises(ValueError, match=r"optim\.kind = 'muon': this network has no convs after the first"):
+    with pytest.raises(ValueError, match=r"optim\.kind = 'muon': this network has no convs except the first"):
         build_optimizer(nn.Linear(2, 2), OptimConfig(**MUON))
 
 

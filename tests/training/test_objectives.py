@@ -416,7 +416,7 @@ def test_objectives_refuse_networks_that_cannot_follow(crescendo):
         (po.TargetRate(), "no gates"),
         (po.Distil(paths=("branches=9",)), "branch = '9'"),
         (po.Exits(), r"objective 'exits': this network has no exits; set --model\.exits, or objective\.paths"),
-        (po.Exits(paths=("whole",), weights=(1.0, 2.0)), r"objective\.weights = .*: give 1, one for each of whole"),
+        (po.Exits(paths=("whole",), weights=(1.0, 2.0)), r"objective\.weights = .*: must have length 1"),
     ]:
         with pytest.raises(ValueError, match=words):
             objective.bind(crescendo)

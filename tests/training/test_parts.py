@@ -130,7 +130,7 @@ def test_guessing_is_reported_after_some_epochs() -> None:
     text = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0, ("--init pretrained",))
     assert text is not None
     assert text.startswith("no better than guessing: after 6 epochs the lowest error is 74.0%")
-    assert "--optim.lr a third of 0.3" in text
+    assert "--optim.lr to a third of 0.3" in text
     assert "--init pretrained" in text
     begun = advice.at_chance(errors(*[(74.0, 75.0)] * 6), 75.0)
     assert begun is not None

@@ -41,7 +41,7 @@ def test_columns_of_a_fractal_are_branches_too():
 
 def test_a_network_of_one_path_has_none():
     net = FractalNet(filters=(4,), columns=1).build(seed=0)
-    with pytest.raises(ValueError, match="but this network has none"):
+    with pytest.raises(ValueError, match="but this network has no such blocks"):
         pathwise.branches(net.wiring)
 
 

@@ -104,7 +104,7 @@ def test_every_command_refuses_other_images(name: str, place: Path, capsys, tmp_
     shutil.move(place / "images", place / "moved")
     status, said = command(capsys, name, run, *options)
     assert status == 2
-    assert "(given as 'images'), which is missing; give their folder with --data-moved DIR" in said
+    assert "(given as 'images'), but this folder is missing; give their folder with --data-moved DIR" in said
     status, said = command(capsys, name, run, *options, "--data-moved", place / "moved")
     assert status == 2
     assert "train/ant has 17 images, not 16" in said
@@ -188,7 +188,9 @@ def test_a_sweep_continues_with_the_same_images_only(place: Path, tmp_path: Path
     assert sweep_(2) == 2  # the first run's images, though there are others of that name here
     shutil.move(place / "images", place / "moved")
     assert sweep_(2) == 2  # all are finished
-    with pytest.raises(ValueError, match=r"seed=0: its images were in .*, which is missing; .* --data-moved DIR"):
+    with pytest.raises(
+        ValueError, match=r"seed=0: the images were in .*, but this folder is missing; .* --data-moved DIR"
+    ):
         sweep_(3)
     with pytest.raises(ValueError, match=r"seed=0: the images in .* are not those"):
         sweep_(3, data_moved=tmp_path / "images")

@@ -54,9 +54,9 @@ def test_operands_have_rates_of_their_own(fractal):
     assert {"2" in alive(fractal.wiring, p, join) for p in drawn for join in ("block1.join2", "block2.join4")} == {True}
     assert 160 < sum("3" in alive(fractal.wiring, p, "block1.join4") for p in drawn) < 240
     assert sampling.rates_by_label(fractal.wiring, 0.15, ()) == 0.15
-    with pytest.raises(ValueError, match="give 3, one for each of 1, 2, 3"):
+    with pytest.raises(ValueError, match="must have length 3, one rate for each of 1, 2, 3"):
         sampling.rates_by_label(fractal.wiring, 0.15, (0.1, 0.2))
-    with pytest.raises(ValueError, match="operand '3' has none"):
+    with pytest.raises(ValueError, match="operand '3' has no rate"):
         sampling.local_drop_path(fractal.wiring, {"1": 0.1, "2": 0.1}, g)
 
 

@@ -196,7 +196,7 @@ def test_a_part_or_a_whole_that_is_given_closes_a_field() -> None:
 
 
 def test_what_cannot_be_settled_is_named() -> None:
-    with pytest.raises(ValueError, match=r"my-images: say where your images are, --data\.source DIR"):
+    with pytest.raises(ValueError, match=r"my-images: give the folder of your images with --data\.source DIR"):
         settled(MY_IMAGES)
     with pytest.raises(ValueError, match=r"open_fields = 'seed': must be one of data.source, init"):
         settle(Recipe(name="x", model=FractalNet(), epochs=1, batch_size=2, open_fields=("seed",)), SHAPES)
@@ -252,6 +252,6 @@ def test_a_sweep_settles_once_for_all_of_its_runs(pictures: Path, tmp_path: Path
 def test_images_that_are_loaded_already_settle_nothing(tmp_path: Path) -> None:
     from tiny import images
 
-    with pytest.raises(ValueError, match=r"my-images settles data.source, init.*these are already loaded"):
+    with pytest.raises(ValueError, match=r"my-images settles data.source, init.*data contains loaded images"):
         loop.train(MY_IMAGES, tmp_path / "run", data=images())
     assert not (tmp_path / "run").exists()

@@ -98,7 +98,7 @@ def test_failed_runs_are_tried_again_and_listed(tmp_path: Path, caplog: pytest.L
     assert [(row.runs, row.wanted) for row in result.rows] == [(2, 3)]
     assert "failed: seed=2: always fails" in result.text()
     told = {(record.levelname, record.getMessage()) for record in caplog.records}
-    assert ("WARNING", "seed=1: failed (the first time fails), will be retried") in told
+    assert ("WARNING", "seed=1: the run failed (the first time fails) and will be retried") in told
     assert ("INFO", f"seed=0: test error {result.results['seed=0'].test_error:.2f}%") in told
 
 
@@ -223,8 +223,8 @@ def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:
     ("seeds", "grid", "message"),
     [
         ([], {}, "at least one"),
-        ([1, 1], {}, "each once"),
-        ([0], {"seed": (1, 2)}, "give seeds in the argument seeds"),
+        ([1, 1], {}, "each seed only once"),
+        ([0], {"seed": (1, 2)}, "give seeds in the argument 'seeds'"),
         ([0], {"optim.lr": ()}, "no values for 'optim.lr'"),
         ([0], {"optim.rate": (1,)}, "no recipe field 'optim.rate'"),
         ([0], {"optim.lr": (-1.0,)}, "optim.lr = -1.0"),

@@ -65,7 +65,7 @@ def test_refusals(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="temperature"):
         Taught(teacher=str(teacher), temperature=0.0)
     other = tiny(**SMALL, model__num_classes=12, objective=Taught(teacher=str(teacher)))
-    with pytest.raises(ValueError, match="has 10 classes, this network 12"):
+    with pytest.raises(ValueError, match="the teacher has 10 classes, but this network has 12"):
         train(other, tmp_path / "run", quiet=True)
     with pytest.raises(ValueError, match="nowhere"):
         train(tiny(**SMALL, objective=Taught(teacher=str(tmp_path / "nowhere"))), tmp_path / "run", quiet=True)

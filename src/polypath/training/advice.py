@@ -19,7 +19,7 @@ from polypath.training.start import fits
 RISING = 3
 PATIENT = 5  # epochs before at_chance and over_fitting can warn
 GUESSING = 0.95  # above this share of the chance error, a network has learned nothing
-LEARNED, OVER = 1 / 3, 15.0  # share of the chance error; points between held-out and training error
+LEARNED, OVER = 1 / 3, 15.0  # over-fitting: training error below this share of chance, held-out error 15 points higher
 STUCK = 0.01
 DRIFT = 0.1
 LEARNED_WEIGHTS = f"--init {PRETRAINED}"
@@ -43,7 +43,7 @@ def rising_loss(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def of_epochs(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str]) -> list[str]:
-    """Return the warnings that the metrics of all epochs so far give. ``options`` are remedies to suggest
+    """Return the warnings about the metrics of all epochs so far. ``options`` are remedies to suggest
     (:func:`untried`)."""
     found = rising_loss(rows), at_chance(rows, chance, options), over_fitting(rows, chance, options)
     return [text for text in found if text is not None]
@@ -75,9 +75,9 @@ def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequenc
         return None
     learned = f", or start from learned weights ({LEARNED_WEIGHTS})" if LEARNED_WEIGHTS in options else ""
     return (
-        f"no better than guessing: after {len(rows)} epochs the lowest error is {least:.1f}%, a constant answer has "
-        f"{chance:.1f}%; check that each folder holds one class, try --optim.lr a third of {rows[-1]['lr']:.2g}"
-        f"{learned}"
+        f"no better than guessing: after {len(rows)} epochs the lowest error is {least:.1f}%; always predicting "
+        f"one class gives {chance:.1f}%; check that each folder contains one class, set --optim.lr to a third of "
+        f"{rows[-1]['lr']:.2g}{learned}"
     )
 
 
@@ -97,7 +97,7 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequ
 
 
 def stuck_gates(row: Mapping[str, Any]) -> list[str]:
-    """Warn about each gate that let pass nearly all or nearly none of an epoch's samples."""
+    """Warn about each gate that nearly all or nearly none of an epoch's samples passed."""
     found = []
     for name, rate in row.items():
         if name.startswith("rate/") and not STUCK <= rate <= 1 - STUCK:
@@ -114,13 +114,13 @@ def drifted_gates(row: Mapping[str, Any], target: float) -> str | None:
     if not rates or max(abs(rate - target) for rate in rates) <= DRIFT:
         return None
     return (
-        f"without noise the gates let pass {min(rates):.2f} to {max(rates):.2f} of the held-out images that reach "
-        f"them, but the target is {target:g}; `polypath extract RUN --paths whole --gate-rate {target:g}` corrects it"
+        f"without noise, the gates' rates on held-out images are {min(rates):.2f} to {max(rates):.2f}, but the target "
+        f"rate is {target:g}; `polypath extract RUN --paths whole --gate-rate {target:g}` corrects the rates"
     )
 
 
 def operands_of(wiring: Wiring, paths: Iterable[Paths], seen: Operands) -> None:
-    """Add each (join, label) that one of ``paths`` runs to ``seen``."""
+    """Add to ``seen`` each operand, as (join, label), that runs in one of ``paths``."""
     total = sum(len(join.operands) for join in wiring.joins.values())
     for choice in paths:
         if len(seen) == total:

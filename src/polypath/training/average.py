@@ -1,7 +1,7 @@
 """Weight averaging of a network and its objective's state: exponential (EMA) or stochastic (SWA).
 
 The running batch-norm statistics of a run do not fit its averaged weights. So the statistics can be recalibrated on
-training images before the average is evaluated or saved, for every path that the prediction runs.
+training images before the average is evaluated or saved, for every path that a prediction uses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from polypath.training.recipe import Recipe
 
 
 class Average:
-    """An average of the weights by ``recipe.ema`` or ``recipe.swa``. The network with the average is ``bound.net``.
+    """An average of the weights by ``recipe.ema`` or ``recipe.swa``. ``bound.net`` is the network with this average.
 
     Args:
         net: the network before the first step, prepared for training but not compiled.
@@ -45,17 +45,17 @@ class Average:
             mine.lerp_(new, 1.0 - self._ema.decay) if mine.is_floating_point() else mine.copy_(new)
 
     def recalibrate(self, batches: Iterable[Sequence[Tensor]], images: int) -> None:
-        """Recalibrate the batch-norm statistics of all paths that the prediction runs, on training ``batches``."""
+        """Recalibrate the batch-norm statistics of all paths that a prediction uses, on training ``batches``."""
         self.bound.take_statistics(recalibrate(self.bound.net, self.bound.answers, batches, images))
 
 
 def swa_begins(share: float, steps: int) -> int:
-    """Return the first step (from 0) to average, if the last ``share`` of ``steps`` is averaged."""
+    """Return the first step (counted from 0) that is averaged, if the last ``share`` of ``steps`` is averaged."""
     return min(steps - 1, steps - round(share * steps))
 
 
 def swa_weight(first: int, step: int) -> float:
-    """Return the weight of the network after ``step`` in the running mean. All steps from ``first`` on then count
-    equally. Before ``first``, the average is the network itself.
+    """Return the factor with which the network after ``step`` enters the running mean. All steps from ``first`` on then
+    count equally. Before ``first``, the average is the network itself.
     """
     return 1.0 / max(1, step - first + 1)

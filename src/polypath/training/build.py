@@ -40,8 +40,8 @@ INIT, MODEL, TEACHER = "init", "model", "teacher"
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device called ``name``. ``auto`` is CUDA, else MPS, else the CPU. Each rank gets a CUDA device for
-    itself.
+    """Return the device called ``name``. ``auto`` is CUDA if available, else MPS, else the CPU. On CUDA, each rank gets
+    a separate device.
 
     Raises:
         ValueError: this machine does not have the device.
@@ -52,15 +52,17 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     kind, _, index = name.partition(":")
     if not there.get(kind, False) or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
         legal = ", ".join(["auto", *(k for k, found in there.items() if found)])
-        raise ValueError(f"device = {name!r}: not on this machine; available: {legal}")
+        raise ValueError(f"device = {name!r}: this machine does not have the device; available: {legal}")
     if kind == "cuda":
         return torch.device(kind, int(index) if index else local_rank)
     return torch.device(kind)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Replace ``auto`` by bf16 if ``device`` has instructions for bf16, else by fp32. Emulated bf16, on processors
-    without AVX512_BF16 or AMX and on MPS, takes several times as long. Other names are returned unchanged."""
+    """Replace ``auto`` by bf16 if ``device`` has instructions for bf16, else by fp32. Return other names unchanged.
+
+    Processors without AVX512_BF16 or AMX, and MPS, emulate bf16, which takes several times as long.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -74,18 +76,18 @@ def _processor_has_bf16() -> bool:
 
 
 def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str] | None = None) -> PathNet:
-    """Build the network that a run trains, on the CPU. Its weights are drawn from the seed or loaded from
+    """Build the network that a run trains, on the CPU. The weights are drawn from the seed or loaded from
     ``recipe.init``, see :mod:`polypath.training.start`.
 
     With ``init``, the result is the saved network, which may be an extracted path of ``recipe.model``. The head is
     re-initialised from the seed if the recipe has another number of classes, or if the saved classes are not
-    ``classes`` in the same order. A run that has started reads the copy in its folder.
+    ``classes`` in the same order. A run that has started loads the copy of the saved network in its folder.
 
-    With ``path``, the result is this path of the network, extracted.
+    With ``path``, the result is this path, extracted from the network.
 
     Raises:
-        ValueError: the network does not have the path (the message lists the legal ones), or ``recipe.model`` is not
-            the network of ``init`` (the message has the field that differs).
+        ValueError: the network does not have the path (the message lists legal paths), or ``recipe.model`` is not
+            the network of ``init`` (the message states the field that differs).
     """
     if recipe.init is None:
         return _path_of(recipe.model.build(recipe.seed), recipe.path)
@@ -100,7 +102,7 @@ def build_net(recipe: Recipe, run_dir: Path | None = None, classes: Sequence[str
     others = bool(known) and classes is not None and net.class_names != completed_classes(classes, outputs)
     if net.num_classes != outputs or others:
         if others:
-            LOG.info("init: %s has other classes than the data, so it gets a new classifier", recipe.init)
+            LOG.info("init: the classes of %s are not those of the data, so the classifier is new", recipe.init)
         with seeded(recipe.seed):
             net.reset_classifier(outputs)
     return _path_of(net, recipe.path)
@@ -111,7 +113,7 @@ def whiten(net: PathNet, recipe: Recipe, data: ImageData, world: World) -> None:
     computes the layer for all ranks.
 
     Raises:
-        ValueError: the images have no variance, or fewer directions than requested.
+        ValueError: the images have no variance, or fewer principal directions than ``model.whitening`` requires.
     """
     if recipe.init is not None or not recipe.model.whitening:
         return
@@ -151,10 +153,10 @@ def _path_of(net: PathNet, path: str) -> PathNet:
 
 
 def keep_sources(recipe: Recipe, run_dir: Path, classes: Sequence[str]) -> None:
-    """Copy the networks that a new run starts from and learns from into its folder. So the run can resume without the
-    original folders."""
+    """Copy the network that a new run starts from, and the teacher, into the run's folder. The run can then resume
+    without the original folders."""
     if recipe.init is not None:
-        with quiet_loggers(LOG.name):  # the run has built it already
+        with quiet_loggers(LOG.name):  # the run has already built the network, and logged the same lines
             save(build_net(recipe, classes=classes), run_dir / INIT)
     if isinstance(recipe.objective, Taught):
         save(load_reported(recipe.objective.teacher), run_dir / TEACHER)
@@ -205,12 +207,12 @@ def train_batches(data: ImageData, recipe: Recipe, device: torch.device, world: 
 
 
 def leaves_out_last(images: int, recipe: Recipe, ranks: int = 1) -> bool:
-    """Whether the last batch of an epoch is dropped because it has too few images for its parts."""
+    """Return whether the last batch of an epoch is dropped because it has too few images for its parts."""
     return 0 < images % recipe.batch_size < 2 * ranks * recipe.accumulate
 
 
 def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.device, world: World) -> BatchesBase:
-    """Return the batches to evaluate on, in order. Under FSDP2, every rank evaluates all batches."""
+    """Return the batches of images to evaluate on, in order. Under FSDP2, every rank evaluates all batches."""
     alone = world.size == 1 or recipe.parallel.strategy == "fsdp"
     ranks = 1 if alone else world.size
     size = max(1, EVAL_BATCH // recipe.data.eval_crops // ranks) * ranks
@@ -221,8 +223,8 @@ def eval_batches(part: Part, data: ImageData, recipe: Recipe, device: torch.devi
 
 
 def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) -> BatchesBase:
-    """Return training images without augmentation, to recalibrate batch-norm on. Their order is drawn from the recipe's
-    seed."""
+    """Return batches of training images without augmentation, for the recalibration of batch-norm. The order of the
+    images is drawn from the recipe's seed."""
     config, size = dataclasses.replace(recipe.data, eval_crops=1), min(STATISTICS_BATCH, len(data.train))
     layout = {"device": device, "channels_last": recipe.channels_last}
     return evaluation_batches(data, config, size, "train", shuffle=True, seed=recipe.seed, **layout)
@@ -230,8 +232,8 @@ def statistics_batches(data: ImageData, recipe: Recipe, device: torch.device) ->
 
 @contextlib.contextmanager
 def numerics(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Save the state of torch's global generators and restore it after the ``with`` block. Inside, ``deterministic``
-    selects CUDA algorithms with bitwise repeatable results."""
+    """Save the state of torch's global generators and restore it after the ``with`` block. Inside the block,
+    ``deterministic`` selects CUDA algorithms with bitwise repeatable results."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic

@@ -3,10 +3,11 @@
 The folder ``checkpoints/`` of a run has two files for the state after, say, 1200 steps:
 
     step-00001200.safetensors     weights, optimiser, objective, moving average
-    step-00001200.json            position, sums, checksum of the other file; written last, so if it exists, both do
+    step-00001200.json            epoch and batch, sums of the metrics, checksum of the other file
 
-Each file is written under a temporary name, flushed and renamed. The newest checkpoints and the best one are kept. If a
-checkpoint is damaged, a warning is logged and the one before is used.
+The JSON file is written last, so if it exists, both files exist. Each file is written under a temporary name, flushed
+and renamed. The newest checkpoints and the best one are kept. If a checkpoint is damaged, a warning is logged and the
+checkpoint before it is used.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ class Checkpoints:
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint. If this fails, the earlier ones stay intact.
+        """Write a checkpoint. If this fails, the earlier checkpoints stay intact.
 
         Raises:
-            OSError: there is no space left; the message has the newest intact checkpoint and what to do.
+            OSError: there is no space left; the message states the newest intact checkpoint and what to do.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         file, beside = self._files(checkpoint.step)
@@ -87,27 +88,27 @@ class Checkpoints:
         """Read the checkpoint of ``step``.
 
         Raises:
-            ValueError: it is missing, damaged or from another run.
+            ValueError: the checkpoint is missing, damaged or from another run.
         """
         file, beside = self._files(step)
         body = read_json(beside)
         if not isinstance(body, dict) or body.pop("checksum", None) != json_digest(body):
-            raise ValueError(f"{beside.name}: damaged, its checksum does not match")
+            raise ValueError(f"{beside.name}: the file is damaged (its checksum does not match)")
         if body.get("format") != FORMAT:
-            raise ValueError(f"{beside.name}: format {body.get('format')!r}, but this Polypath reads format {FORMAT}")
+            raise ValueError(f"{beside.name}: has format {body.get('format')!r}, but must have format {FORMAT}")
         head = decode(body, _Head, beside.name)
         if head.recipe not in (self.recipe, *self.earlier):
-            raise ValueError(f"{beside.name}: its recipe is not the recipe.json of this run")
+            raise ValueError(f"{beside.name}: the checkpoint is from another recipe than this run's recipe.json")
         if head.step != step:
-            raise ValueError(f"{beside.name}: is the checkpoint of step {head.step}")
+            raise ValueError(f"{beside.name}: the file contains the checkpoint of another step, {head.step}")
         try:
             if file_digest(file) != head.sha256:
-                raise ValueError(f"{file.name}: damaged, its checksum does not match")
+                raise ValueError(f"{file.name}: the file is damaged (its checksum does not match)")
             return Checkpoint(step, load_file(file), head.state)
         except OSError as error:
             raise ValueError(f"{file.name}: {error.strerror or error}") from error
         except SafetensorError as error:
-            raise ValueError(f"{file.name}: not a safetensors file ({error})") from error
+            raise ValueError(f"{file.name}: this is not a safetensors file ({error})") from error
 
     def newest(
         self, fits: Callable[[Checkpoint], None] = lambda _: None, warn: Callable[[str], None] = LOG.warning
@@ -136,14 +137,14 @@ class Checkpoints:
         return None
 
     def keep(self, last: int, also: Iterable[int] = ()) -> None:
-        """Remove all checkpoints except the ``last`` newest and those of the steps ``also``."""
+        """Remove all checkpoints except the newest ``last`` checkpoints and the checkpoints of the steps ``also``."""
         steps = self.steps()
         for step in set(steps[:-last]) - set(also):
             for path in reversed(self._files(step)):  # the JSON first: without it, the tensors are ignored
                 remove(path)
 
     def after(self, step: int) -> None:
-        """Remove checkpoints of later steps than ``step``, and unfinished files of a killed process."""
+        """Remove checkpoints of steps after ``step``, and unfinished files of a killed process."""
         for later in (s for s in self.steps() if s > step):
             for path in reversed(self._files(later)):
                 remove(path)
@@ -165,13 +166,13 @@ class Checkpoints:
         reason = getattr(error, "strerror", None) or str(error)
         text = (
             f"cannot write the checkpoint of step {checkpoint.step} ({size:.1f} MiB): {reason}; {rest}; "
-            f"free space, then `polypath resume {self.folder.parent}`"
+            f"free some space, then run `polypath resume {self.folder.parent}`"
         )
         return OSError(number, text, str(self.folder))
 
 
 def same_tensors(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two sets of tensors have the same names and dtypes and are bitwise equal."""
+    """Return whether two sets of tensors have the same names and dtypes and are bitwise equal."""
     if a.keys() != b.keys():
         return False
     return all(

@@ -1,5 +1,5 @@
-"""Losses for distillation: a path learns the outputs of the whole network, in addition to the labels (Hinton et al.
-2015)."""
+"""Losses for distillation, by which a path learns the outputs of the whole network in addition to the labels (Hinton et
+al. 2015)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from polypath.core.precision import at_least_float32
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Compute T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over a batch of logits ``(N, classes)``.
 
-    The KL divergence is the cross-entropy with the teacher's soft labels minus their entropy. The entropy is a
-    constant, so the gradient is the same. No gradient reaches the teacher. The factor T² keeps the size of the gradient
-    when T changes (Hinton et al. 2015, §2.1).
+    The KL divergence is the cross-entropy with the teacher's soft labels minus the entropy of these labels. This
+    entropy is a constant, so the gradient is that of the cross-entropy. No gradient reaches the teacher. The factor T²
+    keeps the size of the gradient when T changes (Hinton et al. 2015, §2.1).
 
     Raises:
         ValueError: the temperature is not above 0.
@@ -42,13 +42,14 @@ def alpha_divergence_loss(
 
         D_α(p ‖ q) = Σ q · ((p / q)^α − 1) / (α · (α − 1)),      D_1 = KL(p ‖ q),      D_0 = KL(q ‖ p)
 
-    A negative α penalises classes that the student overestimates, a positive α classes that it underestimates. The
-    weights (p / q)^α in the value and in the gradient are clipped from above, except for α = 1. A clipped weight is a
-    constant in the gradient. Both are as in the authors' code. No gradient reaches the teacher.
+    A negative α penalises classes whose probability the student overestimates. A positive α penalises classes whose
+    probability it underestimates. The weights (p / q)^α in the value and in the gradient are clipped from above, except
+    for α = 1. A clipped weight is a constant in the gradient. This clipping is that of the authors' code. No gradient
+    reaches the teacher.
 
     Args:
         alphas: the two values of α, called α− and α+.
-        clip: upper limit of a weight.
+        clip: upper limit of the weights.
 
     Raises:
         ValueError: the temperature or ``clip`` is not above 0.
@@ -64,8 +65,10 @@ def alpha_divergence_loss(
 
 
 def _alpha_divergence(log_p: Tensor, log_q: Tensor, alpha: float, clip: float) -> tuple[Tensor, Tensor]:
-    """Return the values D_α ``(N,)`` without a graph, and a surrogate that has the gradient of D_α. The surrogate is −Σ
-    q · ρ(p / q) · log q with constant q and ρ, where ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q)."""
+    """Return the values D_α ``(N,)`` without a graph, and a surrogate that has the gradient of D_α.
+
+    The surrogate is −Σ q · ρ(p / q) · log q with constant q and ρ, where ρ(t) = t f'(t) − f(t) for D_α = Σ q f(p / q).
+    """
     q, log_ratio = log_q.detach().exp(), log_p - log_q.detach()
     if alpha == 1.0:  # q times the ratio is p, which is finite even if the ratio is not
         terms, pull = log_p.exp() * log_ratio, log_p.exp()

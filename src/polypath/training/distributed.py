@@ -1,13 +1,13 @@
 """Run training in several processes: their ranks and their communication.
 
-Each rank that ``torchrun`` starts trains on its part of each batch, usually on the same path. After the backward pass,
-the gradients of the weights that were used are summed over the ranks, in buckets. DDP's search for unused weights is
-not needed: if all ranks train the same path, they know which weights it uses. If each rank draws a path for itself, one
-small exchange determines the used weights (:func:`reduce_gradients`).
+``torchrun`` starts the ranks. Each rank trains on its part of each batch, usually with the same path as the others.
+After the backward pass, the gradients of the weights that were used are summed over the ranks, in buckets. PyTorch
+DDP's search for unused weights is not needed. If all ranks train the same path, each rank knows which weights the path
+uses. If each rank draws a path for itself, one small exchange determines the used weights (:func:`reduce_gradients`).
 
-The running statistics of batch-norm are those of rank 0, as in PyTorch's DDP. Training does not read them, so the ranks
-exchange them only before a network is evaluated, when all ranks receive them from rank 0. Every checkpoint contains
-them. With synchronised batch-norm, all ranks have the same statistics.
+The running statistics of batch-norm are those of rank 0, as in PyTorch's DDP. Training does not read these statistics,
+so rank 0 sends them to all ranks only before a network is evaluated. Every checkpoint contains them. With synchronised
+batch-norm, all ranks have the same statistics.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 @dataclass
 class World:
-    """This process and its connection to the other processes of the run. With one process, every exchange does nothing.
+    """A process of a run, and its connection to the other processes. A single process exchanges nothing.
 
     Attributes:
-        rank, size: the number of this process (from 0), and the number of processes.
+        rank, size: the number of this process (counted from 0), and the number of processes.
         local_rank: the number of this process on its machine, which is also the number of its device.
         control: the process group for small exchanges on the CPU.
     """
@@ -66,11 +66,11 @@ class World:
         return int(shared)
 
     def on_first(self, act: Callable[[], None]) -> None:
-        """Call ``act`` on rank 0 while the others wait.
+        """Call ``act`` on rank 0 while the other ranks wait.
 
         Raises:
-            ValueError, OSError: rank 0's exception. It is raised on every rank, so that no rank waits for rank 0
-                forever.
+            ValueError, OSError: the exception of ``act`` on rank 0. Every rank raises it, so that no rank waits for
+                rank 0 forever.
         """
         error: ValueError | OSError | None = None
         if self.first:
@@ -87,8 +87,8 @@ class World:
 
 
 def join_world(device: str = "cpu", timeout_s: float = 1800.0) -> World:
-    """Join the processes that ``torchrun`` started, as its environment variables say. Without these, return a world of
-    one process. CUDA devices communicate with NCCL, other devices with gloo.
+    """Connect to the other processes that ``torchrun`` started. Without ``torchrun``'s environment variables, return a
+    ``World`` of one process. CUDA devices communicate with NCCL, other devices with gloo.
 
     Raises:
         ValueError: only some of ``torchrun``'s variables are set.
@@ -113,8 +113,8 @@ def reduce_gradients(
 ) -> int:
     """Sum gradients over all ranks, in buckets of 25 MiB.
 
-    First the ranks tell each other, on the CPU, which parameters have a gradient, and their ``flag``; the largest flag
-    is returned. Without ``same_paths``, each rank has drawn a path for itself. A rank then contributes zeros for
+    First each rank sends to the others, on the CPU, which parameters have a gradient, and its ``flag``. The largest
+    flag is returned. Without ``same_paths``, each rank has drawn a path for itself. A rank then contributes zeros for
     parameters that only other ranks used. A parameter that no rank used still has no gradient. ``sharded`` gradients
     (FSDP2) are already summed.
 
@@ -130,7 +130,7 @@ def reduce_gradients(
     if (somewhere & nowhere).any():
         if same_paths:
             raise RuntimeError(
-                "ranks ran different paths, but all should run the same; their gradients cannot be summed"
+                "the ranks ran different paths, but must run the same path, so their gradients cannot be summed"
             )
         for p, alive in zip(parameters, somewhere.tolist(), strict=True):
             if alive and p.grad is None:
@@ -152,8 +152,8 @@ def _sum(tensors: list[Tensor]) -> None:
 
 
 def buckets(tensors: Iterable[Tensor], limit: int = BUCKET_BYTES) -> list[list[Tensor]]:
-    """Split tensors into lists. The tensors of a list have one dtype and at most ``limit`` bytes together; a larger
-    tensor is alone."""
+    """Split tensors into lists. The tensors of a list have the same dtype and at most ``limit`` bytes in total. A
+    larger tensor is alone in its list."""
     rows: list[list[Tensor]] = []
     held = 0
     for t in tensors:
@@ -174,20 +174,20 @@ def share(tensors: Iterable[Tensor], world: World) -> None:
 
 
 def part_of(batch: int, part: int, parts: int) -> slice:
-    """Return the slice of part ``part`` (from 0), if ``batch`` images are split into ``parts`` parts as evenly as
-    possible."""
+    """Return the slice of part ``part`` (counted from 0), if ``batch`` images are split into ``parts`` parts as evenly
+    as possible."""
     small, more = divmod(batch, parts)
     begin = part * small + min(part, more)
     return slice(begin, begin + small + (part < more))
 
 
 def sharded(t: Tensor) -> TypeGuard[DTensor]:
-    """Whether FSDP2 has sharded this tensor. This checks the name of the class, to avoid a slow import."""
+    """Return whether FSDP2 has sharded this tensor. Only the name of its class is checked, to avoid a slow import."""
     return type(t).__name__ == "DTensor"
 
 
 def full(t: Tensor) -> Tensor:
-    """Return a complete copy, on the CPU, of a tensor that FSDP2 may have sharded. All ranks must call it together."""
+    """Return a complete copy on the CPU of a tensor that FSDP2 may have sharded. All ranks must call this together."""
     t = t.detach()
     return (t.full_tensor() if sharded(t) else t).to("cpu", copy=True)
 

@@ -1,7 +1,8 @@
-"""The training step, with the state that it changes.
+"""The training step, and the state that a step changes.
 
-The random numbers of a step depend only on seed, step and part of the batch. So checkpoints need no generator state.
-And one process that accumulates gradients over parts draws the same numbers as several processes with one part each.
+The random numbers of a step depend only on the seed, the step and the part of the batch. So checkpoints need no
+generator state. One process that accumulates gradients over parts draws the same numbers as several processes with one
+part each.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Engine:
                 )
             if recipe.objective.kind == "exits":
                 raise ValueError(
-                    "objective 'exits' with parallel.strategy 'fsdp': its paths run together, without the network's "
-                    "forward, which would gather the weights; use 'ddp'"
+                    "objective 'exits' with parallel.strategy 'fsdp': its paths run without a call of the network, but "
+                    "only such a call gathers the sharded weights; use 'ddp'"
                 )
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)
         if recipe.parallel.strategy == "fsdp":
@@ -93,7 +94,7 @@ class Engine:
 
     @property
     def scored(self) -> PathNet:
-        """The network that is validated and saved: the one with averaged weights, if there is one."""
+        """The network that is validated and saved: with averaged weights, if the recipe has an average."""
         return self.scorer.net
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -123,16 +124,16 @@ class Engine:
         """Run one step of the optimiser.
 
         Args:
-            parts: this rank's parts of the batch, each as number of the part, images ``(n, C, H, W)`` and labels
-                ``(n,)``.
+            parts: this rank's parts of the batch. Each is a tuple of the part's number, images ``(n, C, H, W)`` and
+                labels ``(n,)``.
             total: number of images in the batch, over all parts and ranks.
-            epoch, step: both count from 0; ``step`` counts over the complete run.
-            flag: a number that this rank tells the other ranks (the number of a signal).
+            epoch, step: numbers of the epoch and the step, counted from 0; ``step`` counts over the complete run.
+            flag: a number that is sent to the other ranks (the number of a signal, or 0).
 
         Returns:
-            The largest flag of all ranks; or ``NONFINITE`` if a loss was not finite, and then the weights are not
-            updated. On accelerators this is detected only when the meter is flushed, since a check would wait for the
-            device.
+            The largest flag of all ranks; or ``NONFINITE`` if a loss was not finite. The weights are then not updated.
+            On accelerators, a loss that is not finite is detected only when the meter is flushed, since a check in each
+            step would wait for the device.
         """
         recipe = self.recipe
         set_rate(self.optimizer, self.schedule.at(step))
@@ -166,7 +167,7 @@ class Engine:
         return flag
 
     def _part(self, number: int, x: Tensor, y: Tensor, weight: float, epoch: int, step: int) -> bool:
-        """Run forward and backward on one part. Return False if the loss is known not to be finite."""
+        """Run the forward and backward passes on one part. Return False if a loss is known not to be finite."""
         recipe, info = self.recipe, step_info(self.recipe, self.steps_per_epoch, epoch, step, number, self.world.rank)
         torch.manual_seed(generator(recipe.seed, "step", step, number).initial_seed())
         if self.mixup is not None:
@@ -204,7 +205,7 @@ class Engine:
     # --- contents of a checkpoint ------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors that steps change, by name. All ranks must call this together."""
+        """Return all tensors that training steps change, by name. All ranks must call this together."""
         held = {f"model/{name}": t for name, t in self.net.state_dict().items()}
         held |= {f"objective/{name}": t for name, t in self.bound.state_dict().items()}
         if self.average is not None:
@@ -216,16 +217,16 @@ class Engine:
         return {name: full(t) for name, t in held.items()}
 
     def state(self) -> dict[str, Any]:
-        """Return the rest of the state, as JSON values. Call ``meter.flush()`` first."""
+        """Return the rest of the training state, as JSON values. Call ``meter.flush()`` first."""
         return {"meter": self.meter.state(), "scaler": self.scaler.state_dict()}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Restore the results of :meth:`tensors` and :meth:`state`.
+        """Restore the state that :meth:`tensors` and :meth:`state` returned.
 
         Raises:
             ValueError: the tensors are of another network, objective or optimiser.
         """
-        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: the average, of either kind
+        kinds = "model", "objective", "ema", "ema-objective", "optim"  # ema: the average (EMA or SWA)
         parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for name, t in tensors.items():
             kind, _, rest = name.partition("/")
@@ -248,7 +249,7 @@ class Engine:
 
 
 def step_info(recipe: Recipe, steps_per_epoch: int, epoch: int, step: int, number: int, rank: int = 0) -> StepInfo:
-    """Return the progress of training at ``step``, and the generators for part ``number`` of the step."""
+    """Return the progress of training at ``step``, with the random generators for part ``number`` of the step."""
     own = () if recipe.parallel.paths == "same" else (rank,)
     draws = generator(recipe.seed, "paths", step, *own), generator(recipe.seed, "noise", step, number)
     return StepInfo(epoch, step, steps_per_epoch, recipe.epochs, *draws)
@@ -262,18 +263,18 @@ def load_weights(net: nn.Module, tensors: dict[str, Tensor]) -> None:
     """
     own = net.state_dict()
     if other := sorted(set(own) ^ set(tensors)):
-        raise ValueError(f"weight {other[0]!r} is in the network or in the file, but not in both: they do not match")
+        raise ValueError(f"weight {other[0]!r} is missing in the network or in the loaded weights; they must match")
     with torch.no_grad():
         for name, t in own.items():
             if t.shape != tensors[name].shape:
                 raise ValueError(
-                    f"weight {name!r}: shape {tuple(tensors[name].shape)}, the network has {tuple(t.shape)}"
+                    f"weight {name!r} has shape {tuple(tensors[name].shape)}, but the network needs {tuple(t.shape)}"
                 )
             put(t, tensors[name])
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Return an autocast context for forwards in ``precision``, which must not be ``auto``."""
+    """Return an autocast context for forward passes in ``precision``, which must not be ``auto``."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

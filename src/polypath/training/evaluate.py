@@ -60,7 +60,7 @@ def evaluate(
     finally:
         net.train(training)
     rows = torch.stack(sums).tolist() if sums else []
-    parts = world.gather(rows)[: batches.order.world_size]  # only one part if each rank evaluates all images
+    parts = world.gather(rows)[: batches.order.world_size]  # if each rank evaluates all images, use only the first part
     columns = [sum(column) for column in zip(*(row for part in parts for row in part), strict=True)]
     if not columns:
         raise ValueError("there are no images to evaluate on")

@@ -1,5 +1,5 @@
-"""The expected cost of a run, before training. Its steps are run on the meta device, with the paths that the run will
-draw."""
+"""The expected cost of a run, before training. The steps of the run are simulated on PyTorch's meta device, with the
+paths that the run will draw."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from polypath.training.recipe import Recipe
 
 
 def expected_pflop(recipe: Recipe, images: int, size: Size = 32, *, every: int = 1) -> float:
-    """Count the PFLOP of a run of ``recipe`` in one process, on ``images`` training images of ``size`` pixels (side, or
-    height and width). The run's summary will report the same number, since the paths depend only on the seed and the
-    step. Muon's matrix products are not counted, since they depend on which parameters get gradients.
+    """Count the PFLOP (10^15 floating-point operations) of a run of ``recipe`` in one process, on ``images`` training
+    images of ``size`` pixels (side, or height and width).
+
+    The run's summary will report the same number, since the paths depend only on the seed and the step. Muon's matrix
+    products are not counted, since they depend on which parameters get gradients.
 
     With ``every`` = n, only every n-th step is counted, and the result is extrapolated.
 

@@ -34,7 +34,7 @@ STEPS = 100
 LOW, HIGH = 1e-5, 3.0  # range of the rates
 SMOOTH = 0.9  # decay of the loss's moving average
 RISEN = 3.0  # the sweep ends if the loss exceeds this many times the lowest loss
-BELOW = 10.0  # the suggested rate is that of the lowest loss divided by this
+BELOW = 10.0  # the suggested rate is the rate with the lowest loss divided by this
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def with_found_rate(recipe: Recipe, data: ImageData) -> Recipe:
         ValueError: as for :func:`find_rate`.
     """
     found = find_rate(recipe, data)
-    why = f"a tenth of the rate at which the loss was least in {len(found.rates)} steps of a sweep"
+    why = f"a tenth of the rate with the lowest loss, in a sweep of {len(found.rates)} steps over learning rates"
     LOG.info("optim.lr = %s: %s", found.rate, why)
     changed = replace(recipe, {"optim.lr": found.rate})
     return dataclasses.replace(changed, assumed={**recipe.assumed, "optim.lr": why})
@@ -89,7 +89,7 @@ def find_rate(recipe: Recipe, data: ImageData) -> FoundRate:
     finally:
         batches.close()
     if len(losses) < 2:
-        raise ValueError("the loss is not finite even at the lowest rates of the sweep: set --optim.lr")
+        raise ValueError("the loss is not finite even at the lowest learning rates of the sweep: set --optim.lr")
     best = rates[losses.index(min(losses))] / BELOW
     times = recipe.optim.base_rate(recipe.batch_size) / recipe.optim.lr if recipe.optim.lr else 1.0
     return FoundRate(float(f"{best / times:.2g}"), tuple(rates), tuple(losses))

@@ -44,8 +44,8 @@ def score_snapshots(
     world: World,
     autocast: contextlib.AbstractContextManager,
 ) -> dict[str, float]:
-    """Evaluate the error in percent of each snapshot and of the ``ensemble``, which averages their probabilities (Huang
-    et al. 2017, §3). Afterwards the engine's network has the weights of the last snapshot.
+    """Evaluate the error in percent of each snapshot, and of the ``ensemble``, which averages the snapshots'
+    probabilities (Huang et al. 2017, §3). Afterwards, the engine's network has the weights of the last snapshot.
     """
     files = sorted((run_dir / SNAPSHOTS).glob("*.safetensors"), key=lambda file: int(file.stem))
     net, members, labels = engine.scored.eval(), {}, torch.empty(0)
@@ -79,11 +79,11 @@ def save_model(
     objective_state: Mapping[str, Tensor],
     notes: list[str],
 ) -> None:
-    """Save the reported network to ``model/``. It is built again from the recipe, so that it contains no training
-    state.
+    """Save the reported network to ``model/``. The network is built again from the recipe, so that it contains no
+    training state.
 
-    An ensemble with shared weights is also saved, to ``ensemble.safetensors``. ``objective_state`` has the statistics
-    of its members.
+    An ensemble with shared weights is also saved, to ``ensemble.safetensors``. ``objective_state`` contains the
+    batch-norm statistics of the ensemble's members.
     """
     net = build_net(recipe, run_dir)
     load_weights(net, dict(weights))

@@ -22,12 +22,12 @@ from polypath.training.recipe import Recipe
 LOG = logging.getLogger(__name__)
 PENALTY = 0.1  # factor on the squared weights, for features of variance 1; 0.05 to 0.5 made no difference
 STEPS = 100
-SMALLEST = 1e-3  # least standard deviation of a feature: smaller ones are raised to it
+SMALLEST = 1e-3  # least standard deviation of a feature: smaller values are replaced by this
 
 
 def fit_head(net: PathNet, recipe: Recipe, data: ImageData, device: torch.device, world: World) -> None:
-    """Fit the classifier of ``net`` on ``recipe.fit_head`` training images without augmentation; do nothing if that is
-    0. Rank 0 fits it for all ranks.
+    """Fit the classifier of ``net`` on ``recipe.fit_head`` training images without augmentation. Do nothing if this
+    number is 0. Rank 0 fits the classifier for all ranks.
 
     Raises:
         ValueError: the network does not end in a linear layer.
@@ -36,7 +36,9 @@ def fit_head(net: PathNet, recipe: Recipe, data: ImageData, device: torch.device
         return
     classifier = net.get_classifier()
     if not isinstance(classifier, nn.Linear):
-        raise ValueError(f"fit_head = {recipe.fit_head}: the network ends in {type(classifier).__name__}, not Linear")
+        raise ValueError(
+            f"fit_head = {recipe.fit_head}: the network's classifier is {type(classifier).__name__}, but must be Linear"
+        )
     net.to(device)
     if world.first:
         features, labels = _features(net, classifier, recipe, data, device)
@@ -76,8 +78,8 @@ def _features(
 def logistic(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Fit a logistic regression by L-BFGS, and return weights ``(classes, features)`` and biases ``(classes,)``.
 
-    For the fit, features are standardised and weights are penalised. The returned weights are for features that are not
-    standardised.
+    For the fit, features are standardised and weights are penalised. The returned weights apply to features that are
+    not standardised.
     """
     x = features.double()
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=SMALLEST)

@@ -1,9 +1,9 @@
 """The target-rate loss of gates (DRNN §3, after ConvNet-AIG), which penalises a gate's deviation from its target rate.
 
-loss = cross-entropy + λ · mean over gates of (t − rate)². Here, rate is the share of samples that a gate lets pass: of
-the samples that reach the gate (the default), or of all samples of the mini-batch. With t = 0.7, only the default gives
-the 11.921 expected loops that the paper states for DR-ResNet-53.
-A :class:`polypath.core.network.Trace` records what the gates decided::
+loss = cross-entropy + λ · mean over gates of (t − rate)². Here, rate is the share of samples that pass the gate: a
+share of the samples that reach the gate (the default), or of all samples of the mini-batch. With t = 0.7, only the
+default gives the 11.921 expected loops that the paper states for DR-ResNet-53.
+A :class:`polypath.core.network.Trace` records the decisions of the gates::
 
     trace = Trace()
     loss = criterion(net(x, trace=trace, generator=g), y) + 2.0 * target_rate_loss(trace, target=0.7)
@@ -33,7 +33,7 @@ def gate_rates(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str], T
     Σa_k / N for ``all``. With ``reaching``, a gate that no sample reached is left out.
 
     Raises:
-        ValueError: an unknown ``over``.
+        ValueError: the value of ``over`` is unknown.
     """
     rates = rates_or_nan(trace, over)
     known = (~torch.stack([rate.detach() for rate in rates.values()]).isnan()).tolist() if rates else []
@@ -45,7 +45,7 @@ def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str],
     wait for the device.
 
     Raises:
-        ValueError: an unknown ``over``.
+        ValueError: the value of ``over`` is unknown.
     """
     check("over", over, one_of(*get_args(Over)))
     rates = {(switch, label): _rate(reached, opened, over) for switch, label, reached, opened in trace.gates}
@@ -53,7 +53,7 @@ def rates_or_nan(trace: Trace, over: Over = "reaching") -> dict[tuple[str, str],
 
 
 class Watched:
-    """A gated network that counts the samples that its gates let pass. Call ``watched(x)`` for each batch."""
+    """A wrapper of a gated network that counts the samples that pass each gate. Call ``watched(x)`` for each batch."""
 
     def __init__(self, net: PathNet, over: Over = "reaching") -> None:
         self.net, self.over = net, over
@@ -96,7 +96,7 @@ def target_rate_loss(trace: Trace, target: float, over: Over = "reaching") -> Te
 
 
 def _rate(reached: Tensor, opened: Tensor, over: str) -> tuple[Tensor, Tensor]:
-    """Return the rate of one gate, and the number of samples among which it is measured (if 0, the rate is
+    """Return the rate of one gate, and the number of samples on which the rate is measured (if this is 0, the rate is
     meaningless)."""
     reached = at_least_float32(reached)
     count = reached.sum() if over == "reaching" else reached.new_tensor(float(len(reached)))

@@ -10,20 +10,21 @@
             write a checkpoint if one is due; stop if a signal requested it
         evaluate the held-out images; write a line of metrics and a checkpoint
     choose the epoch with the lowest error on held-out images (if none are held out, the last epoch)
-    evaluate that epoch's network on the test split, once; save it; write the summary
+    evaluate that epoch's network on the test split, once; save the network; write the summary
 
     result = train(recipe, "runs/mine")       # a new folder
     result = resume("runs/mine")              # bitwise equal to a run that was not stopped
-    result = resume("runs/mine", epochs=60)   # train up to 60 epochs in total, also after the end
+    result = resume("runs/mine", epochs=60)   # train up to 60 epochs in total, even if the run is finished
 
 Only one process writes into a run folder: rank 0, which holds the folder's lock (:mod:`polypath.storage.lock`). Both
 functions also run under ``torchrun``. :mod:`polypath.training.run` describes the files of a run. The functions raise
 
-* ``ValueError``: the request is invalid; the message has the field, its value and the legal values;
+* ``ValueError``: an argument or a field is illegal; the message states the field, its value and the legal values;
 * ``FloatingPointError``: the loss is not finite; the last checkpoint was written before that;
 * ``OSError``: there is no space for a checkpoint; the previous one is intact;
 * :class:`~polypath.training.signals.Interrupted` (a ``KeyboardInterrupt``) or
-  :class:`~polypath.training.signals.Stopped` (a ``SystemExit`` of status 143): Ctrl-C or SIGTERM; everything was saved.
+  :class:`~polypath.training.signals.Stopped` (a ``SystemExit`` of status 143): Ctrl-C or SIGTERM stopped the run, and
+  its state was saved.
 """
 
 from __future__ import annotations
@@ -93,11 +94,11 @@ def train(
     data_moved: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Train as ``recipe`` says, in the new folder ``run_dir``.
+    """Train a network by ``recipe``, in the new folder ``run_dir``.
 
-    Images that are already in memory can be passed as ``data``; they must be those of ``recipe.data``. If the images
-    are now in another folder, pass it as ``data_moved``. With ``quiet``, no progress is shown and nothing is logged.
-    The module's documentation lists the exceptions.
+    Images that are already in memory can be passed as ``data``; they must be the images of ``recipe.data``. If the
+    images are now in another folder, pass this folder as ``data_moved``. With ``quiet``, no progress is shown and
+    nothing is logged. The module's documentation lists the exceptions.
     """
     return _run(RunFolder(Path(run_dir), recipe), False, data, _text(data_moved), quiet)
 
@@ -113,7 +114,7 @@ def resume(
     data_moved: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Resume the run in ``run_dir``. If it is finished, only return its result.
+    """Resume the run in ``run_dir``. If the run is finished, only return its result.
 
     If the images were moved since the start, ``data_moved`` is their new folder. They must be the same images.
 
@@ -124,7 +125,7 @@ def resume(
 
     Raises:
         ValueError: as for :func:`train`; or ``epochs`` is not above the number of epochs already trained, or the
-            schedule does not allow it.
+            schedule does not allow this number.
     """
     folder = RunFolder.open(Path(run_dir))
     return _run(folder if epochs is None else folder.extended(epochs), True, data, _text(data_moved), quiet)
@@ -143,8 +144,9 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
             world.on_first(folder.check_vacant)  # before anything that takes long
             if folder.recipe.open_fields and data is not None:
                 raise ValueError(
-                    f"{folder.recipe.name} settles {', '.join(folder.recipe.open_fields)} from a look at the images, "
-                    "but these are already loaded: leave out data, or give polypath.training.settle.settled(recipe)"
+                    f"{folder.recipe.name} settles {', '.join(folder.recipe.open_fields)} from facts about the image "
+                    "files, but data contains loaded images: leave out data, or first settle the recipe with "
+                    "polypath.training.settle.settled(recipe)"
                 )
             folder = RunFolder(folder.path, _settled(folder.recipe, moved, device, world, quiet))
         else:
@@ -170,7 +172,7 @@ def _settled(recipe: Recipe, moved: str | None, device: torch.device, world: Wor
 
 
 class _Session:
-    """The part of one process in a run, from the start or a checkpoint until the run ends or is stopped."""
+    """The work of one process in a run, from the start or a checkpoint until the run ends or is stopped."""
 
     def __init__(
         self,
@@ -195,13 +197,13 @@ class _Session:
         net = build_net(self.recipe, folder.path if resumed else None, self.data.classes)
         check_fits(net, self.data)
         whiten(net, self.recipe, self.data, world)
-        if not (resumed and folder.checkpoints.steps()):  # a checkpoint has the fitted classifier
+        if not (resumed and folder.checkpoints.steps()):  # a checkpoint contains the fitted classifier
             fit_head(net, self.recipe, self.data, device, world)
         self.batches = train_batches(self.data, self.recipe, device, world)
         self.parameters = sum(p.numel() for p in net.parameters())
         taught = with_own_teacher(self.recipe, folder.path) if resumed else self.recipe
         self.engine = Engine(taught, net, device, world, len(self.batches))
-        if not resumed:  # not earlier: a recipe that cannot be trained leaves no folder
+        if not resumed:  # not earlier, so that a recipe that cannot be trained leaves no folder
             world.on_first(self._create)
         self.epoch = self.batch = self.step = 0
         self.best: dict[str, Any] | None = None
@@ -309,24 +311,24 @@ class _Session:
             self._leave(flag)
 
     def _better(self, row: Mapping[str, Any]) -> bool:
-        """Whether this epoch has the lowest error on held-out images so far, or the same error with a lower loss."""
+        """Return whether this epoch has the lowest held-out error so far, or an equal error with a lower loss."""
         if self.best is None:
             return True
         least = self.best.get("val_loss", -math.inf)  # checkpoints of Polypath 0.1 lack it
         return (row[self.chosen_by], row["val_loss"]) < (self.best[self.chosen_by], least)
 
     def _waited_enough(self) -> bool:
-        """Whether the error on held-out images has not improved for ``recipe.patience`` epochs."""
+        """Return whether the error on held-out images has not improved for ``recipe.patience`` epochs."""
         if not self.recipe.patience or self.best is None:
             return False
         return self.recipe.patience <= self.epoch - max(self.best["epoch"], self.folder.went_on_from)
 
     def _finish(self) -> RunResult:
-        """Evaluate the reported network on the test split, save it and write the summary."""
+        """Evaluate the reported network on the test split, save this network, and write the summary."""
         reported, epoch = "last", self.epoch
         if self.epoch < self.recipe.epochs:
-            patience = f"its patience of {self.recipe.patience} epochs"
-            self._log(logging.INFO, f"stopped after {self.epoch} of {self.recipe.epochs} epochs, by {patience}")
+            patience = f"the error did not improve for {self.recipe.patience} epochs"
+            self._log(logging.INFO, f"stopped after {self.epoch} of {self.recipe.epochs} epochs, since {patience}")
         if self.best is not None:
             try:
                 chosen = self.folder.checkpoints.load(self.best["step"])
@@ -345,7 +347,7 @@ class _Session:
         def write() -> None:
             self.folder.lock.take()  # check that this process still holds the lock
             if stale := self.folder.remove_derived():
-                self._log(logging.INFO, f"removed {', '.join(stale)}, made from the previously reported network")
+                self._log(logging.INFO, f"removed {', '.join(stale)}, which described the previously reported network")
             draw_curves(self.folder.metrics(), self.folder.path / "curves.png", self.recipe.name)
             save_model(self.recipe, self.folder.path, self.data, weights, objective_state, result.notes)
             write_json(self.folder.summary_file, asdict(result))
@@ -364,8 +366,8 @@ class _Session:
             batches.close()
 
     def _settle(self) -> None:
-        """Prepare the network for evaluation: recalibrate an average's batch-norm statistics, and give all ranks the
-        same statistics."""
+        """Prepare the network for evaluation: recalibrate the batch-norm statistics of averaged weights, and give all
+        ranks the same statistics."""
         if self.engine.average is not None and self.recipe.recalibrate:
             batches = statistics_batches(self.data, self.recipe, self.device)
             try:
@@ -376,8 +378,8 @@ class _Session:
         self.engine.share_statistics()
 
     def _watched(self, part: Part) -> tuple[Scores, dict[str, float]]:
-        """Return the scores and, for the target-rate objective, the rates of the gates without noise. (The loss
-        controls only the rates with noise.)"""
+        """Return the scores and, for the target-rate objective, the rates of the gates without noise. (The training
+        loss controls only the rates with noise.)"""
         objective = self.recipe.objective
         if not isinstance(objective, TargetRate):
             return self._score(part), {}
@@ -435,7 +437,7 @@ class _Session:
         )
 
     def _time_epoch(self) -> None:
-        """Record the time that this epoch's steps took, without steps before a resume."""
+        """Record the time of this epoch's steps, except steps before a resume."""
         moment, batch = self.begun
         seconds, images = time.monotonic() - moment, self.batches.order.images - batch * self.recipe.batch_size
         row = {"epoch": self.epoch + 1, "seconds": round(seconds, 4), "images": images}
@@ -527,7 +529,7 @@ class _Session:
         if self.folder.before is not None:
             self.folder.check_epochs(self.recipe.epochs, self.epoch)
             if found is None and self.folder.finished:
-                raise ValueError(f"{self.folder.path}: its checkpoints are missing, so it cannot be continued")
+                raise ValueError(f"{self.folder.path}: the checkpoints are missing, so the run cannot be continued")
         self.world.any(0)  # wait until all ranks have read the files, before any is removed
 
         def forget() -> None:
@@ -568,7 +570,7 @@ class _Session:
         )
 
     def _test_evaluations(self, snapshots: Mapping[str, float]) -> int:
-        """Count the evaluations on the test split so far. Each of them is a look at the test images."""
+        """Count the evaluations on the test split so far."""
         traced = sum("traced_test_error" in row for row in self.folder.metrics())
         return traced + 1 + len(snapshots) + self.folder.earlier_scores()
 

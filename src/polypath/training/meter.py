@@ -1,4 +1,5 @@
-"""Sums over an epoch. They stay on the device until they are fetched, so that a step does not wait for the device."""
+"""Sums of logged values over an epoch. The values stay on the device until they are fetched, so that a step does not
+wait for the device."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from polypath.training.distributed import World
 
 
 class Meter:
-    """A meter of named scalars. Each scalar is summed over the ranks, and averaged over the steps that have it.
+    """A meter of named scalars. Each scalar is summed over the ranks, and averaged over the steps that added a value.
 
     Values are summed in the order of steps, in float64. So the averages do not depend on when values are fetched, or on
-    a stop and resume in between.
+    whether the run was stopped and resumed in between.
     """
 
     def __init__(self, world: World) -> None:
@@ -27,7 +28,7 @@ class Meter:
     def add(self, step: int, name: str, value: Tensor) -> None:
         """Add a scalar, which is this rank's share of the step's value. Values with the same step and name are summed.
 
-        NaN means that there was nothing to measure. It is left out, except for ``loss``.
+        NaN means that there was nothing to measure. NaN values are left out, except for ``loss``.
         """
         self.pending.setdefault(name, []).append((step, value.detach()))
 

@@ -27,7 +27,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Return a matrix ``(m, n)`` with the singular vectors of ``matrix`` and singular values near 1.
 
     The matrix is divided by its Frobenius norm. Then each of five steps maps every singular value s to a·s + b·s³ +
-    c·s⁵. In the end, values that were above 0.003 are between 0.68 and 1.21.
+    c·s⁵. After the last step, singular values that were above 0.003 are between 0.68 and 1.21.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
@@ -46,7 +46,7 @@ def products(rows: int, columns: int) -> int:
 
 
 class Muon(Optimizer):
-    """The Muon optimiser. The module has its equations.
+    """The Muon optimiser. The module's docstring states its equations.
 
     Args:
         params: parameters with two or more dimensions; all dimensions after the first are flattened.
@@ -69,7 +69,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update the parameters that have a gradient. The MACs are added to ``macs``."""
+        """Update the parameters that have a gradient. The MACs of the matrix products are added to ``macs``."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for p in group["params"]:
@@ -91,8 +91,8 @@ class Muon(Optimizer):
 
 
 class Together(Optimizer):
-    """An optimiser that uses Muon for some parameters and another optimiser for the rest. It has the groups and the
-    state of both."""
+    """An optimiser that uses Muon for some parameters and another optimiser for the rest. Its parameter groups and its
+    state are those of both optimisers."""
 
     def __init__(self, muon: Muon, rest: Optimizer) -> None:
         super().__init__([*muon.param_groups, *rest.param_groups], {})

@@ -10,7 +10,7 @@ then the activations of only one pass are in memory::
         part.loss.backward()
     optimizer.step()
 
-Or call :meth:`BoundObjective.step`, which returns the sum. Objectives are built from plain functions
+Alternatively, call :meth:`BoundObjective.step`, which returns the sum. Objectives are built from plain functions
 (:mod:`polypath.training.sampling`, :mod:`~polypath.training.pathwise`, :mod:`~polypath.training.gates`,
 :mod:`~polypath.training.distill`), which also work in a hand-written loop.
 """
@@ -37,9 +37,12 @@ OBJECTIVES: dict[str, type[Objective]] = {}
 
 @dataclass(frozen=True)
 class StepInfo:
-    """The progress of training, and a step's random generators, which are on the CPU. Paths are drawn from
-    ``generator``, which is the same for all parts of a batch and, by default, for all ranks. Per-image numbers, such as
-    the noise of gates, are drawn from ``noise``, which differs between parts if ``part_generator`` is given."""
+    """The progress of training, and a step's random generators, which are on the CPU.
+
+    Paths are drawn from ``generator``, which is the same for all parts of a batch and, by default, for all ranks.
+    Per-image numbers, such as the noise of gates, are drawn from ``noise``. ``noise`` is ``part_generator``, which
+    differs between the parts of a batch, or ``generator`` if ``part_generator`` is None.
+    """
 
     epoch: int
     step: int
@@ -58,11 +61,11 @@ class StepResult:
     """The result of one pass, or the sum of a step's passes.
 
     Attributes:
-        loss: scalar, with its autograd graph; already multiplied by its weight.
+        loss: scalar with autograd graph, already multiplied by the weight of the pass.
         logits: ``(N, classes)`` in the order of the images, detached; used for the training error.
         parts: named scalars for the log, detached; NaN if there was nothing to measure.
         paths: the paths that ran.
-        macs: MACs per image that ran without a call of the network. (A hook counts those of calls.)
+        macs: MACs per image of modules that ran without a call of the network. (A hook counts the MACs of calls.)
     """
 
     loss: Tensor
@@ -107,8 +110,8 @@ class BoundObjective:
         return total
 
     def trainable(self, epoch: int) -> frozenset[str] | None:
-        """Return the names of the parameters that learn in ``epoch`` (from 0), or None for all. This depends only on
-        the epoch.
+        """Return the names of the parameters that learn in ``epoch`` (counted from 0), or None for all. The result
+        depends only on the epoch.
 
         When the set changes, a loop should release the gradients and the optimiser's state of all other parameters
         (:func:`polypath.training.pathwise.release`).
@@ -125,7 +128,7 @@ class BoundObjective:
         return (Paths(),)
 
     def take_statistics(self, stats: BatchNormStatistics) -> None:
-        """Make :meth:`predict` use ``stats``, the batch-norm statistics that were recalibrated for each of
+        """Make :meth:`predict` use ``stats``, the recalibrated batch-norm statistics of each path in
         :attr:`answers`."""
         bake(self.net, stats[Paths()])
 
@@ -134,13 +137,13 @@ class BoundObjective:
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the result of :meth:`state_dict`.
+        """Restore the tensors that :meth:`state_dict` returned.
 
         Raises:
             ValueError: the state is of another objective.
         """
         if state:
-            raise ValueError(f"objective state {sorted(state)[0]!r}: {type(self).__name__} has no state")
+            raise ValueError(f"objective state {sorted(state)[0]!r}: the objective {type(self).__name__} has no state")
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """Compute the mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or soft labels
@@ -153,7 +156,7 @@ class BoundObjective:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Base class of objectives: a dataclass of settings that are JSON values, with a method :meth:`bind`.
+    """The base class of objectives: a dataclass of settings (JSON values) with a method :meth:`bind`.
 
     ``class Mine(Objective, kind="mine")`` registers a new kind of objective, so that runs with it can be loaded.
     """
@@ -170,7 +173,7 @@ class Objective:
             OBJECTIVES[kind] = cls
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
-        """Check the settings against ``net`` and return the object that runs its steps.
+        """Check the settings against ``net`` and return the object that runs the training steps.
 
         Raises:
             ValueError: the network does not support the settings.
@@ -182,10 +185,10 @@ class Objective:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Objective:
-        """Read the result of :meth:`to_json`.
+        """Build an objective from the result of :meth:`to_json`.
 
         Raises:
-            ValueError: an unknown kind or field, or an illegal value of a field.
+            ValueError: the kind or a field is unknown, or the value of a field is illegal.
         """
         cls, settings = Objective.kind_of(values)
         return decode(settings, cls, f"objective {cls.kind!r}")
@@ -195,7 +198,7 @@ class Objective:
         """Return the objective class of ``values["kind"]``, and its settings.
 
         Raises:
-            ValueError: an unknown kind.
+            ValueError: the kind is unknown.
         """
         settings = dict(decode(values, dict[str, Any], "objective"))
         kind = settings.pop("kind", None)

@@ -28,8 +28,8 @@ class OptimConfig:
 
     Args:
         kind: ``sgd``, ``adam``, ``adamw`` or ``muon`` (:mod:`polypath.training.muon`). ``muon`` optimises the weights
-            of all convs except those that read the image. The optimiser ``rest`` takes all other parameters: the first
-            convs, norms, biases and linear layers.
+            of all convs except those that read the image. The optimiser ``rest`` optimises all other parameters: the
+            first convs, norms, biases and linear layers.
         lr: the base learning rate, which the schedule scales.
         momentum, nesterov, dampening: settings of ``sgd``; ``muon`` also uses the first two.
         betas, eps: settings of ``adam`` and ``adamw``.
@@ -95,24 +95,24 @@ class OptimConfig:
             head_lr=number(above=0),
         )
         if self.nesterov and (self.kind not in ("sgd", "muon") or not self.momentum or self.dampening):
-            raise ValueError("optim.nesterov: needs kind 'sgd' or 'muon' with momentum and without dampening")
+            raise ValueError("optim.nesterov = True: needs kind 'sgd' or 'muon' with momentum and without dampening")
         if self.kind == "muon":
             for name in ("lr", "rest_lr", "momentum"):
                 if not getattr(self, name):
                     raise ValueError(f"optim.{name} = {getattr(self, name)}: kind 'muon' needs a value above 0")
             if self.dampening:
-                raise ValueError(f"optim.dampening = {self.dampening}: kind 'muon' does not use it; leave it 0")
+                raise ValueError(f"optim.dampening = {self.dampening}: kind 'muon' does not use it, so it must be 0")
         elif self.rest_lr or self.rest != "sgd":
             name = "rest_lr" if self.rest_lr else "rest"
             raise ValueError(f"optim.{name} = {getattr(self, name)!r}: only optim.kind 'muon' uses it")
         if (self.scaling != "none") != (self.per_images > 0):
             raise ValueError(
-                f"optim.per_images = {self.per_images} with optim.scaling {self.scaling!r}: 'linear' and 'sqrt' need "
-                "the batch size that lr is for, and only they use it"
+                f"optim.per_images = {self.per_images} with optim.scaling {self.scaling!r}: must be the batch size for "
+                "which lr is given if scaling is 'linear' or 'sqrt', and 0 if scaling is 'none'"
             )
 
     def base_rate(self, batch_size: int) -> float:
-        """Return the base learning rate for batches of ``batch_size`` images, which the schedule then scales."""
+        """Return the base learning rate for batches of ``batch_size`` images. The schedule scales this rate."""
         if self.scaling == "none":
             return self.lr
         times = batch_size / self.per_images
@@ -126,7 +126,7 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
         return _build(config.kind, _groups(net, config, dict(net.named_parameters())), config)
     matrices = conv_matrices(net)
     if not matrices:
-        raise ValueError("optim.kind = 'muon': this network has no convs after the first ones; use another kind")
+        raise ValueError("optim.kind = 'muon': this network has no convs except the first ones; use another kind")
     rest = {name: p for name, p in net.named_parameters() if name not in matrices}
     groups = _groups(net, config, matrices)
     muon = Muon(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
@@ -136,7 +136,7 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> Optimizer:
 def _groups(
     net: nn.Module, config: OptimConfig, parameters: Mapping[str, nn.Parameter], times: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Put these parameters into groups, with a base learning rate of ``times`` · ``config.lr``."""
+    """Put ``parameters`` into groups, with a base learning rate of ``times`` · ``config.lr``."""
     decayed = decayed_parameters(net, config.decay) if config.weight_decay else set()
     biases = bias_parameters(net)
     head = set(net.get_classifier().parameters()) if config.head_lr != 1.0 and isinstance(net, PathNet) else set()
@@ -155,7 +155,7 @@ def _groups(
 
 def places_of(net: PathNet) -> dict[str, float]:
     """Map the name of each parameter to its relative depth, from 0 (first) to 1 (last). Depth is the number of units
-    before it."""
+    before the parameter's unit."""
     group = net.group_matcher()
     depths = {name: group(name) for name, _ in net.named_parameters()}
     first, last = min(depths.values()), max(depths.values())
@@ -177,8 +177,8 @@ def _build(kind: str, groups: list[dict[str, Any]], config: OptimConfig) -> Opti
 
 
 def conv_matrices(net: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights that Muon optimises, by name. They are the weights of convs without groups, except the first
-    conv of each module that reads the image."""
+    """Return the weights that Muon optimises, by name. These are the weights of all convs without groups, except the
+    first conv of each module that reads the image."""
     first: set[nn.Module] = set()
     if isinstance(net, PathNet):
         readers = [node.module for node in net.wiring.nodes if isinstance(node, Unit) and node.source == INPUT]
@@ -213,7 +213,7 @@ def set_rate(optimizer: Optimizer, lr: float) -> None:
 
 
 def fill_unused(parameters: Iterable[nn.Parameter]) -> None:
-    """Give parameters without a gradient a gradient of zero, so that weight decay and momentum move them too."""
+    """Set missing gradients to zero, so that weight decay and momentum also move parameters that no path used."""
     for p in parameters:
         if p.grad is None and p.requires_grad:
             p.grad = torch.zeros_like(p)

@@ -29,8 +29,8 @@ _REQUEST = StopRequest()
 
 @contextlib.contextmanager
 def passed_on() -> Iterator[StopRequest]:
-    """Forward SIGINT and SIGTERM inside the ``with`` block: the running processes save and exit, and no new ones are
-    started."""
+    """Forward SIGINT and SIGTERM to the running processes inside the ``with`` block. These processes save and exit, and
+    no new processes are started."""
     with stop_requests(_end_all) as request:
         _REQUEST.signal = 0
         try:
@@ -46,8 +46,8 @@ def _end_all(number: int) -> None:
 
 
 def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | None = None) -> None:
-    """Train or resume a run in a new Python process, with images from the folder ``place``. The output of the process
-    goes to ``logs/`` beside the run's folder.
+    """Train or resume a run in a new Python process, with images from the folder ``place``. The process writes its
+    output to ``logs/`` beside the run's folder.
 
     Raises:
         RuntimeError: the process failed; the message is the last line of its output.
@@ -80,12 +80,12 @@ def in_process_of_its_own(recipe: Recipe, path: Path, slot: int, place: str | No
     if status:
         _check_request(path)
         said = log.read_text(encoding="utf-8").strip().splitlines()
-        raise RuntimeError(said[-1] if said and status > 0 else f"ended with status {status}")
+        raise RuntimeError(said[-1] if said and status > 0 else f"the process ended with status {status}")
 
 
 def _check_request(path: Path) -> None:
     if _REQUEST.signal:
-        raise Stopped(_REQUEST.signal, f"{path}: stopped")
+        raise Stopped(_REQUEST.signal, f"{path}: a signal stopped the run")
 
 
 def here(recipe: Recipe, path: Path, slot: int = 0, place: str | None = None, *, quiet: bool = True) -> None:
@@ -101,10 +101,10 @@ def main() -> None:
     run and the folder of the images."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("polypath").setLevel(logging.INFO)
-    document = bytearray()  # not by sys.stdin: a thread that waits in it would block Python's shutdown
+    document = bytearray()  # not read by sys.stdin: a thread that waits in it would block Python's shutdown
     while not document.endswith(b"\n"):
         if not (more := os.read(0, 1 << 16)):
-            sys.exit("no recipe on standard input")
+            sys.exit("standard input does not contain a recipe")
         document += more
     threading.Thread(target=_leave_with_the_starter, daemon=True).start()
     try:

@@ -1,6 +1,6 @@
 """Objectives that train paths. They call the functions of :mod:`~polypath.training.sampling`, ``pathwise``, ``gates``,
-``distill`` and :mod:`polypath.ensemble`. Settings have the names that the papers use, and each class cites the paper's
-section."""
+``distill`` and :mod:`polypath.ensemble`. Settings have the names that the papers use, and each class cites a section of
+its paper."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ Mode = Literal["local", "global", "mixed", "one-column-a-block", "mixed-a-block"
 
 @dataclass(frozen=True, kw_only=True)
 class OnePath(Objective, kind="path"):
-    """Train one fixed path, ``paths`` as text. Use it for the members of an ensemble without shared weights."""
+    """Train one fixed path, given by ``paths`` as text. This objective trains the members of an ensemble without shared
+    weights."""
 
     paths: str = "whole"
 
@@ -52,13 +53,13 @@ class DropPath(Objective, kind="drop-path"):
     Args:
         mode: how to draw the sub-network: ``local``, ``global``, ``mixed``, ``uniform`` or ``stochastic-depth``, see
             :mod:`polypath.training.sampling`. Two more modes are not in the papers: ``one-column-a-block`` draws one
-            column for each block, and ``mixed-a-block`` mixes local drops with these.
+            column for each block, and ``mixed-a-block`` does so for some mini-batches and drops locally for the others.
         rate: drop probability in ``local`` and in the local draws of the mixed modes.
         rates: instead of ``rate``, one probability for each operand of the join with the most operands, in the order of
             the operands. For FractalNet this is one probability per column, as in the authors' code.
         share: in ``mixed`` and ``mixed-a-block``, the share of mini-batches for which columns are drawn.
         same: with ``local``, keep the same set of operands at every join.
-        groups: split the mini-batch into this many parts, and draw a sub-network for each. With 0, each image is a
+        groups: split the mini-batch into this many parts, and draw a sub-network for each part. With 0, each image is a
             part.
     """
 
@@ -76,7 +77,7 @@ class DropPath(Objective, kind="drop-path"):
         if self.rates and self.mode not in LOCAL:
             raise ValueError(f"objective.rates: only modes {', '.join(LOCAL)} use them, but mode is {self.mode!r}")
         if self.same and self.mode != "local":
-            raise ValueError(f"objective.same: only mode 'local' uses it, but mode is {self.mode!r}")
+            raise ValueError(f"objective.same = True: only mode 'local' uses it, but mode is {self.mode!r}")
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         draw = self._draw(net)
@@ -104,7 +105,7 @@ class DropPath(Objective, kind="drop-path"):
 
 
 class _Drawn(BoundObjective):
-    """Cross-entropy of the paths that ``draw`` returns."""
+    """The objective that minimises the cross-entropy of the paths that ``draw`` returns."""
 
     def __init__(
         self, net: PathNet, label_smoothing: float, draw: Callable[[Generator], Paths], groups: int = 1
@@ -124,7 +125,7 @@ class _Drawn(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class TiedColumns(Objective, kind="tied-columns"):
-    """On each mini-batch, train one local sample and all C columns, which share weights (FractalNet §3.1).
+    """On each mini-batch, train one sample of local drop-path and all C columns, which share weights (FractalNet §3.1).
 
     loss = ``local`` × cross-entropy(sample) + ``columns`` / C × sum over columns of cross-entropy(column)
 
@@ -167,7 +168,7 @@ class PathWise(Objective, kind="path-wise"):
     (CrescendoNet §II-B).
 
     Args:
-        phase_epochs: number of epochs before the next branch learns (the paper does not state it).
+        phase_epochs: number of epochs for which one branch learns (the paper does not state this number).
         backward: ``exact`` or ``truncated``, see :mod:`polypath.training.pathwise`.
         rate: drop-path rate of the other branches. The branch that learns is never dropped.
     """
@@ -211,7 +212,7 @@ class SharedEnsemble(Objective, kind="ensemble"):
     """Minimise the sum of the losses of several routes, with one forward pass per route (DFN §4). The routes share
     weights but not batch-norm statistics.
 
-    ``routes`` are paths as text; if empty, all named routes of the network.
+    ``routes`` are paths as text; if empty, all named routes of the network are trained.
     """
 
     routes: tuple[str, ...] = ()
@@ -219,7 +220,7 @@ class SharedEnsemble(Objective, kind="ensemble"):
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         texts = self.routes or net.path_sets.get("routes", ())
         if not texts:
-            raise ValueError("objective.routes is empty, and this network has no named routes: give at least one")
+            raise ValueError("objective.routes is empty, and this network has no named routes: give at least one route")
         return _Ensemble(net, label_smoothing, texts)
 
 
@@ -250,7 +251,7 @@ class _Ensemble(BoundObjective):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         own = self.state_dict()
         if other := sorted(set(own) ^ set(state)):
-            raise ValueError(f"objective state {other[0]!r}: these statistics are from other routes")
+            raise ValueError(f"objective state {other[0]!r}: the state belongs to an ensemble of other routes")
         for name, buffer in own.items():
             buffer.copy_(state[name])
 
@@ -261,9 +262,9 @@ class TargetRate(Objective, kind="target-rate"):
     §3).
 
     Args:
-        target: target rate t, the share of samples that a gate should let pass.
+        target: target rate t, the share of samples that should pass a gate.
         weight: λ. The DRNN paper does not state it; ConvNet-AIG uses 2 on CIFAR and 1 on ImageNet.
-        over: the samples among which the rate is measured: those ``reaching`` the gate, or ``all``.
+        over: the samples on which the rate is measured: those ``reaching`` the gate, or ``all``.
     """
 
     target: float = 0.7
@@ -276,7 +277,7 @@ class TargetRate(Objective, kind="target-rate"):
 
     def bind(self, net: PathNet, *, label_smoothing: float = 0.0) -> BoundObjective:
         if not any(join.gates for join in net.wiring.joins.values()):
-            raise ValueError("objective 'target-rate': this network has no gates")
+            raise ValueError("objective 'target-rate': this network has no gates whose rate could be trained")
         return _TargetRate(net, label_smoothing, self)
 
 
@@ -303,8 +304,8 @@ class Distil(Objective, kind="distil"):
     loss = cross-entropy(whole) + ``labels`` · cross-entropy(path) + ``weight`` · T² KL(whole ‖ path)
 
     Args:
-        paths: paths as text. For each mini-batch one of them is drawn, all with the same probability.
-        whole: if False, the first term is left out, and the whole network is only the teacher.
+        paths: paths as text. For each mini-batch, one path is drawn uniformly.
+        whole: if False, the loss does not include its first term, and the whole network is only the teacher.
     """
 
     paths: tuple[str, ...] = ()
@@ -347,7 +348,9 @@ class _Distil(BoundObjective):
 class Taught(Objective, kind="taught"):
     """Train the network on the labels and on the outputs of a trained teacher network (Hinton et al. 2015).
 
-    loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network). The teacher is in evaluation mode.
+    loss = ``labels`` · cross-entropy + ``weight`` · T² KL(teacher ‖ network)
+
+    The teacher is in evaluation mode.
 
     Args:
         teacher: folder of a saved network or of a finished run, or ``pretrained`` (the network that comes with the
@@ -374,7 +377,7 @@ class _Taught(BoundObjective):
         super().__init__(net, label_smoothing)
         teacher = load_reported(settings.teacher, device=next(net.parameters()).device)
         if teacher.num_classes != net.num_classes:
-            known = f"has {teacher.num_classes} classes, this network {net.num_classes}"
+            known = f"the teacher has {teacher.num_classes} classes, but this network has {net.num_classes}"
             raise ValueError(f"objective.teacher = {settings.teacher!r}: {known}")
         self.settings, self.teachers = settings, (teacher.requires_grad_(False),)
 
@@ -391,14 +394,14 @@ class _Taught(BoundObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Exits(Objective, kind="exits"):
-    """Train several paths on each mini-batch. Units that they share run only once (Lee et al. 2015; Huang et al. 2018,
-    §4).
+    """Train several paths on each mini-batch. Units that several paths share run only once (Lee et al. 2015; Huang et
+    al. 2018, §4).
 
     loss = sum over paths of weight · cross-entropy(path), as for the heads of deeply-supervised nets and MSDNet
 
     Args:
-        paths: paths as text; if empty, the exits of the network and the whole network.
-        weights: one weight per path, in the order of ``paths``; if empty, all 1, as in MSDNet.
+        paths: paths as text; if empty, the exits of the network and the whole network are trained.
+        weights: one weight per path, in the order of ``paths``; if empty, all weights are 1, as in MSDNet.
     """
 
     paths: tuple[str, ...] = ()
@@ -420,7 +423,7 @@ class _Exits(BoundObjective):
             raise ValueError("objective 'exits': this network has no exits; set --model.exits, or objective.paths")
         if settings.weights and len(settings.weights) != len(self.names):
             raise ValueError(
-                f"objective.weights = {settings.weights}: give {len(self.names)}, one for each of "
+                f"objective.weights = {settings.weights}: must have length {len(self.names)}, one weight for each of "
                 f"{', '.join(self.names)}"
             )
         self.weights = settings.weights or (1.0,) * len(self.names)

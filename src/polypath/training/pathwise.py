@@ -2,11 +2,11 @@
 longest, in cycles. The parameters of the other branches are frozen. Layers outside the branches (the linear layers)
 always learn.
 
-Frozen branches still normalise with batch statistics and update their running statistics. The paper can be read in two
-ways about the backward pass:
+Frozen branches still normalise with batch statistics and update their running statistics. The paper's text allows two
+versions of the backward pass:
 
 * *exact*: gradient flows through frozen branches to the layers before them. The gradients are bitwise equal to those of
-  the whole network; only frozen parameters get none.
+  the whole network, but frozen parameters get no gradient.
 * *truncated*: frozen branches run without gradient, so their activations are not stored. Layers before a block get
   gradients only through the active branch.
 
@@ -50,7 +50,7 @@ def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
     joins = [join for join in wiring.joins.values() if join.kind in SELECTABLE]
     labels = max((join.labels for join in joins), key=len, default=())
     if len(labels) < 2 or any(not set(join.labels) <= set(labels) for join in joins):
-        raise ValueError("path-wise training needs blocks with the same branches, but this network has none")
+        raise ValueError("path-wise training needs blocks with the same branches, but this network has no such blocks")
     owned: dict[str, set[str]] = {label: set() for label in labels}
     for join in joins:
         for label in join.labels:
@@ -61,8 +61,8 @@ def branches(wiring: Wiring) -> dict[str, frozenset[str]]:
 
 
 def active_branch(wiring: Wiring, epoch: int, phase_epochs: int = 1) -> str:
-    """Return the label of the branch that learns in ``epoch`` (from 0). Each branch learns for ``phase_epochs`` epochs,
-    in cycles.
+    """Return the label of the branch that learns in ``epoch`` (counted from 0). Each branch learns for ``phase_epochs``
+    epochs, in cycles.
 
     Raises:
         ValueError: ``epoch`` is negative, ``phase_epochs`` is below 1, or the wiring has no branches.
@@ -77,7 +77,7 @@ def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
     """Return the names of the modules that belong to other branches than ``active``.
 
     Raises:
-        ValueError: an unknown branch.
+        ValueError: the branch is unknown.
     """
     owned = branches(wiring)
     check("active", active, one_of(*owned))
@@ -85,8 +85,8 @@ def frozen_modules(wiring: Wiring, active: str) -> frozenset[str]:
 
 
 def learning_parameters(net: PathNet, active: str) -> frozenset[str]:
-    """Return the names of the parameters that learn when branch ``active`` does: those of the branch, and those outside
-    all branches."""
+    """Return the names of the parameters that learn while branch ``active`` learns: those of this branch, and those
+    outside all branches."""
     frozen = frozen_modules(net.wiring, active)
     return frozenset(
         name for name, _ in net.named_parameters() if not any(name.startswith(f"{path}.") for path in frozen)
@@ -96,13 +96,14 @@ def learning_parameters(net: PathNet, active: str) -> frozenset[str]:
 def path_wise_forward(
     net: PathNet, x: Tensor, active: str, *, backward: Backward = "exact", paths: Paths | None = None
 ) -> Tensor:
-    """Compute logits ``(N, classes)`` whose backward reaches only the parameters of :func:`learning_parameters`.
+    """Compute logits ``(N, classes)``. Their backward pass computes gradients only for the parameters that
+    :func:`learning_parameters` returns.
 
     ``paths`` may be a choice drawn by drop-path that keeps ``active``
     (:func:`polypath.training.sampling.local_drop_path` with ``keep``).
 
     Raises:
-        ValueError: an unknown branch, or an unknown value of ``backward``.
+        ValueError: the branch or the value of ``backward`` is unknown.
     """
     check("backward", backward, one_of(*get_args(Backward)))
     frozen = frozen_modules(net.wiring, active)

@@ -21,8 +21,8 @@ GRAPHS = 1000
 
 
 def prepare(net: PathNet, recipe: Recipe, device: torch.device, world: World) -> PathNet:
-    """Replace the batch-norms of ``net`` as the recipe says, and move ``net`` to the device, in the recipe's memory
-    layout. Under FSDP2, only images and feature maps are ``channels_last``, but not the weights.
+    """Replace the batch-norms of ``net`` by the recipe's kind, and move ``net`` to the device, in the recipe's memory
+    layout. Under FSDP2, ``channels_last`` applies to images and feature maps, but not to the weights.
 
     Raises:
         ValueError: the network does not support this kind of batch-norm.
@@ -43,18 +43,19 @@ def _check_norms(net: PathNet, batch_norm: str) -> None:
     units = [module for module in net.modules() if getattr(module, "takes_mask", False)] if gated else []
     if any(isinstance(module, GhostBatchNorm2d | SyncBatchNorm2d) for unit in units for module in unit.modules()):
         raise ValueError(
-            f"parallel.batch_norm = {batch_norm!r}: behind this network's gates, statistics cover only the samples "
-            "that pass, which only plain batch-norm supports; use 'rank', or build the network without gates"
+            f"parallel.batch_norm = {batch_norm!r}: behind this network's gates, batch-norms use only the samples that "
+            "pass, which only 'rank' supports; use 'rank', or build the network without gates"
         )
 
 
 def compile_units(net: PathNet, *, layers: bool | None = None, **options: Any) -> int:
     """Compile each conv unit of ``net`` separately and in place, so that all paths run the same compiled code.
 
-    Units with equal shapes share a graph; there is one graph for each shape, batch size and mode. Pooling and linear
-    layers are not compiled. GUNN's layers, which have a custom backward, are not compiled on a CPU. On other devices,
-    or with ``layers``, a GUNN layer is compiled to one graph, which fuses its many small kernels. The layer then runs
-    the reference implementation, which stores more activations for the backward pass.
+    Units with equal shapes share a graph. There is one graph for each shape, batch size and mode (training or
+    evaluation). Pooling and linear layers are not compiled. GUNN's layers, which have a custom backward pass, are not
+    compiled on a CPU. On other devices, or with ``layers``, a GUNN layer is compiled to one graph, which fuses the
+    layer's many small kernels. The layer then runs the reference implementation, which stores more activations for the
+    backward pass.
 
     Returns:
         The number of compiled units and layers.

@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 CONSOLE = Console(stderr=True)
-"""The console of the bar, and of all output while the bar is shown. Rich prints such output above the bar."""
+"""The console for the bar, and for all output while the bar is shown. Rich prints such output above the bar."""
 
 
 EVERY = 60.0  # seconds
 
 
 class TrainingProgress:
-    """A progress bar over the steps of a run. It is ``shown`` if standard error is a terminal, unless ``quiet``. If it
-    is not shown, ``tell`` is called with one line per minute."""
+    """A progress bar over the steps of a run. The bar is ``shown`` if standard error is a terminal, unless ``quiet``.
+    If the bar is not shown, ``tell`` is called with one line of text per minute."""
 
     def __init__(
         self, total: int, done: int = 0, *, quiet: bool = False, tell: Callable[[str], None] = lambda _: None

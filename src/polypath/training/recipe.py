@@ -1,11 +1,11 @@
-"""Recipes. A recipe is a frozen table of JSON values that holds everything that determines a training run's result.
+"""Recipes. A recipe is a frozen dataclass of JSON values: all settings that determine the result of a training run.
 
     recipe = Recipe(name="mine", model=CrescendoNet(widths=(32, 32, 32)), epochs=12, batch_size=64)
     result = train(recipe, "runs/mine")                       # polypath.training.loop
 
-``model`` holds the settings of one family and ``objective`` those of one objective, so their fields differ between
-recipes. If the paper does not state the value of a field, ``assumed`` maps the field's dotted name to the reason for
-our value.
+``model`` holds the settings of one family and ``objective`` those of one objective, so the fields of ``model`` and
+``objective`` differ between recipes. If the paper does not state the value of a field, ``assumed`` maps the field's
+dotted name to the reason for our value.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Norms = Literal["trained", "frozen"]
 Tracker = Literal["none", "wandb", "trackio"]
 _WORD = Rule(
-    "a word without blanks and slashes, as it is also the name of the run folder",
+    "a word without blanks and slashes, since it is also the name of the run folder",
     lambda value: isinstance(value, str) and re.fullmatch(r"[^./\\\s][^/\\\s]*", value) is not None,
 )
 _FOLDER = Rule("a folder", lambda value: isinstance(value, str))
@@ -66,7 +66,7 @@ class ParallelConfig:
         strategy: ``ddp`` keeps a copy of the network on every rank; ``fsdp`` shards the network over the ranks (FSDP2).
         paths: ``same``: in each step all ranks train the same randomly drawn path. ``rank``: each rank draws a path for
             itself (``ddp`` only).
-        batch_norm: which images batch statistics are computed over. ``rank``: the rank's part of the batch. ``sync``:
+        batch_norm: the images on which batch statistics are computed. ``rank``: the rank's part of the batch. ``sync``:
             the batch of all ranks. ``ghost``: ``ghost_images`` images at a time.
         ghost_images: images per ghost batch. The papers had 32 (DFN) and 16 (GUNN) images on each GPU.
     """
@@ -93,7 +93,7 @@ class ParallelConfig:
         if (self.batch_norm == "ghost") != (self.ghost_images > 0):
             raise ValueError(
                 f"parallel.ghost_images = {self.ghost_images} with batch_norm {self.batch_norm!r}: "
-                "'ghost' needs a number of images, and only 'ghost' uses it"
+                "must be above 0 if batch_norm is 'ghost', and 0 otherwise"
             )
 
 
@@ -114,9 +114,10 @@ class Recipe:
         accumulate: gradient accumulation: split a rank's images into this many parts, and run forward and backward on
             one part after the other.
         seed: seed of the initial weights, the order of images, augmentation, dropout and drawn paths.
-        init: network to copy the first weights from: the folder of a saved model or run, ``pretrained`` (the network
-            that comes with the package) or ``timm:NAME`` (a timm model), see :mod:`polypath.training.start`. ``model``
-            must match that network, except for the number of classes. If the classes differ, the head is new.
+        init: network from which the initial weights are copied: the folder of a saved model or run, ``pretrained`` (the
+            network that comes with the package) or ``timm:NAME`` (a timm model), see :mod:`polypath.training.start`.
+            ``model`` must match that network, except for the number of classes. If the classes differ, the classifier
+            is new.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: precision of the forward pass. Weights and the optimiser's state stay in float32. ``auto`` is bf16 if
             the device has instructions for it, else fp32; the run's ``recipe.json`` records the choice.
@@ -127,32 +128,33 @@ class Recipe:
         label_smoothing: share of the target probability that is spread over all classes.
         mixup, cutmix: alpha of the Beta distribution of mixup and of cutmix (timm); 0 switches it off.
         ema: decay of an exponential moving average of the weights (timm) and of the objective's state. The averaged
-            network, not the last one, is then validated, tested and saved. 0 switches the average off.
+            network is then validated, tested and saved, instead of the last one. 0 switches the average off.
         swa: stochastic weight averaging, instead of ``ema``: the plain mean of the weights after each step, over this
             last share of the run. (Izmailov et al. 2018 average once per epoch.) 0 switches it off.
         recalibrate: number of training images on which the batch-norm statistics of averaged weights are recalibrated
-            before evaluation and saving, for every path that the prediction runs. 0 averages the running statistics
-            instead.
-        clip_norm: largest norm of all gradients together; larger ones are clipped to it. 0 does not clip.
+            before evaluation and saving, for every path that a prediction uses. With 0, the running statistics are
+            averaged instead.
+        clip_norm: largest norm of all gradients together; gradients with a larger norm are scaled down to this norm. 0
+            does not clip.
         parallel: settings for a run on several processes.
         validate_every: epochs between validations (the last epoch always validates).
         patience: early stopping: stop training after this many epochs without a lower error on held-out images. 0 never
             stops early.
         frozen_epochs: number of epochs at the start in which only the classifier is trained.
         fit_head: before training, fit the classifier on the frozen features of this many training images
-            (:mod:`polypath.training.fit_head`). 0 starts with the classifier that the seed or ``init`` gives.
-        norms: ``trained``, or ``frozen`` for fine-tuning on few images: batch-norms normalise by the running statistics
-            from ``init`` and do not update them. Their scales and shifts are trained. Where an objective asks for batch
-            statistics in a pass, the pass still uses them.
-        trace_test: also evaluate the test split at each validation. This is only for the papers' figures: no choice
-            uses the errors, which are called ``traced_test_error`` in the metrics.
+            (:mod:`polypath.training.fit_head`). With 0, training starts with the classifier from the seed or ``init``.
+        norms: ``trained``, or ``frozen`` for fine-tuning on few images. Frozen batch-norms normalise by the running
+            statistics from ``init`` and do not update them. Their scales and shifts are trained. If an objective
+            requires batch statistics in a pass, the pass still uses batch statistics.
+        trace_test: also evaluate the test split at each validation. This is only for the papers' figures. The errors
+            are called ``traced_test_error`` in the metrics, and no choice uses them.
         checkpoint_every: epochs between checkpoints (the last epoch always has one).
         checkpoint_steps: steps between additional checkpoints within an epoch; 0 writes none.
         keep: number of newest checkpoints to keep, in addition to the best one.
-        tracker: a service to log the run to, in addition to TensorBoard and files.
+        tracker: a service to which the run is logged, in addition to TensorBoard and files.
         assumed: maps the dotted name of a field to the reason for its value, if the paper does not state the value or
-            it was settled (see ``open_fields``).
-        open_fields: dotted names of fields whose values are settled from a look at the images when a run starts, see
+            the value was settled (see ``open_fields``).
+        open_fields: dotted names of fields whose values are settled from facts about the images when a run starts, see
             :mod:`polypath.training.settle`. A field that you give a value is no longer open.
 
     Raises:
@@ -241,11 +243,11 @@ class Recipe:
             open_fields=each(NAME),
         )
         if self.ema and self.swa:
-            raise ValueError(f"swa = {self.swa} with ema = {self.ema}: a run keeps one average; set one of them to 0")
+            raise ValueError(f"swa = {self.swa} with ema = {self.ema}: a run has only one average; set swa or ema to 0")
         if self.swa and not self.recalibrate:
             raise ValueError(
                 f"swa = {self.swa} with recalibrate = 0: running batch-norm statistics do not fit averaged weights; "
-                "set --recalibrate 2000, the number of training images to recalibrate them on"
+                "set --recalibrate 2000 to recalibrate the statistics on 2,000 training images"
             )
         if self.patience and not (self.chooses or self.open_fields):
             raise ValueError(
@@ -254,16 +256,16 @@ class Recipe:
         if self.frozen_epochs >= self.epochs and "epochs" not in self.open_fields:
             raise ValueError(f"frozen_epochs = {self.frozen_epochs}: must be below epochs = {self.epochs}")
         if self.norms == "frozen" and self.init is None and "init" not in self.open_fields:
-            raise ValueError("norms = 'frozen': there is no init whose running statistics could be kept; set --init")
+            raise ValueError("norms = 'frozen': needs init, whose running statistics are then kept; set --init")
         if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate = {self.accumulate}: a batch has only batch_size = {self.batch_size} images")
+            raise ValueError(f"accumulate = {self.accumulate}: must be at most batch_size = {self.batch_size}")
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
             raise ValueError(f"device = {self.device!r}: must be auto, cpu, cuda, cuda:N or mps")
         if self.compile and self.parallel.batch_norm == "sync":
-            raise ValueError("compile with parallel.batch_norm 'sync': communication in a unit cannot be compiled")
+            raise ValueError("compile with parallel.batch_norm 'sync': units that communicate cannot be compiled")
         if self.optim.kind == "muon" and self.parallel.strategy == "fsdp":
             raise ValueError(
-                "optim.kind = 'muon' with parallel.strategy 'fsdp': needs complete matrices, not shards; use 'ddp'"
+                "optim.kind = 'muon' with parallel.strategy 'fsdp': Muon needs complete matrices, not shards; use 'ddp'"
             )
         if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
             raise ValueError("mixup and cutmix pair images: batch_size / accumulate must be even")
@@ -278,7 +280,7 @@ class Recipe:
 
     @property
     def chooses(self) -> bool:
-        """Whether the best epoch is chosen on held-out images. Otherwise the last epoch is reported."""
+        """Whether the best epoch is chosen on held-out images. If not, the last epoch is reported."""
         data = self.data
         return bool(data.validation or data.validation_extra or data.validation_split)
 
@@ -287,24 +289,24 @@ def lookup(recipe: Recipe, dotted: str) -> Any:
     """Return the value of the field with a dotted name such as ``optim.lr``.
 
     Raises:
-        ValueError: no such field; the message lists the legal ones.
+        ValueError: there is no such field; the message lists the legal names.
     """
     value: Any = recipe
     for i, part in enumerate(parts := dotted.split(".")):
         legal = [f.name for f in fields(value)] if is_dataclass(value) else []
         if part not in legal:
             where = ".".join(parts[:i]) or "a recipe"
-            raise ValueError(f"no recipe field {dotted!r}: {where} has {', '.join(legal) or 'no fields'}")
+            raise ValueError(f"there is no recipe field {dotted!r}: {where} has {', '.join(legal) or 'no fields'}")
         value = getattr(value, part)
     return value
 
 
 def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
-    """Return a copy of ``recipe`` with new values in the fields ``changes`` (dotted names), which are then no longer
-    open.
+    """Return a copy of ``recipe`` with the values of ``changes``, which maps dotted names of fields to new values. The
+    changed fields are no longer open.
 
     Raises:
-        ValueError: an unknown field, or an illegal value of a field.
+        ValueError: a field is unknown, or its value is illegal.
     """
     tree: dict[str, Any] = {}
     for dotted, value in changes.items():
@@ -318,8 +320,8 @@ def replace(recipe: Recipe, changes: typing.Mapping[str, Any]) -> Recipe:
 
 
 def still_open(recipe: Recipe, given: Iterable[str]) -> tuple[str, ...]:
-    """Return the open fields of ``recipe``, without the fields in ``given``, their parts, and tables that contain one
-    of them."""
+    """Return the open fields of ``recipe``, except the fields in ``given``, their parts, and tables that contain a
+    given field."""
     given = [f"{name}." for name in given]
     return tuple(
         name
@@ -337,7 +339,8 @@ def _replaced(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    """Return all fields as JSON values. ``model`` becomes a family name and arguments; ``objective`` gets its kind."""
+    """Return all fields as JSON values. ``model`` becomes a family name and its arguments; ``objective`` includes its
+    kind."""
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     values["model"] = {"family": recipe.model.family, "arguments": asdict(recipe.model)}
     values["objective"] = recipe.objective.to_json()
@@ -349,10 +352,10 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_from_json(values: dict[str, Any]) -> Recipe:
-    """Read the result of :func:`recipe_to_json`; missing fields get their defaults.
+    """Read the result of :func:`recipe_to_json`. Missing fields get their defaults.
 
     Raises:
-        ValueError: an unknown field, family or objective, or an illegal value of a field.
+        ValueError: a field, the family or the objective is unknown, or the value of a field is illegal.
     """
     import polypath.training.path_objectives  # (this and the next import register the objectives)
     import polypath.training.sandwich  # noqa: F401
@@ -369,7 +372,7 @@ def recipe_from_json(values: dict[str, Any]) -> Recipe:
 
 @functools.cache
 def _recipe_of(**kinds: type) -> type[Recipe]:
-    """Make the recipe class whose ``model`` and ``objective`` have these classes."""
+    """Make a subclass of ``Recipe`` whose fields ``model`` and ``objective`` have the classes in ``kinds``."""
     return dataclasses.make_dataclass("Recipe", kinds.items(), bases=(Recipe,), frozen=True, kw_only=True)
 
 

@@ -18,17 +18,17 @@ class RunResult:
     Attributes:
         run_dir: the run's folder; ``run_dir/model`` is the reported network.
         reported: which epoch is reported: ``best`` (the lowest error on held-out images) or ``last``.
-        epoch: number of the reported epoch, from 1.
-        val_error, test_error: top-1 error in percent, on held-out and on test images; ``val_error`` is None if none
-            were held out.
-        seconds: time of all sessions together.
+        epoch: number of the reported epoch, counted from 1.
+        val_error, test_error: top-1 error in percent, on held-out and on test images; ``val_error`` is None if no
+            images were held out.
+        seconds: time of all sessions together (the run may have been resumed).
         pflop: floating-point operations of all training passes, in units of 10^15, counted as in
-            :mod:`polypath.training.flop`; None if some were not counted.
+            :mod:`polypath.training.flop`; None if some passes were not counted.
         test_evaluations: number of evaluations on the test split, including those of ``trace_test`` and of snapshots;
             None if the summary is from an old version without this field.
         precision: precision of the forward passes; None if the summary is from an old version without this field.
         notes: remarks about the data, and warnings.
-        balanced_error: mean over the classes of the test error in percent, if training was ``balanced``; else None.
+        balanced_error: test error in percent, averaged over the classes, if training was ``balanced``; else None.
     """
 
     run_dir: str
@@ -68,14 +68,14 @@ def count_test_evaluations(run: RunFolder) -> dict[str, int]:
     later.
 
     Raises:
-        ValueError: a damaged summary or record.
+        ValueError: the summary or the record of evaluations is damaged.
     """
-    trained = read_result(run).test_evaluations or 1 if run.finished else 0  # old runs without a count did one
+    trained = read_result(run).test_evaluations or 1 if run.finished else 0  # 1: old runs have no count
     return {"train": trained, **looks(run.path)}
 
 
 def read_result(run: RunFolder) -> RunResult:
     """Read the result of a finished run, as :func:`result_of` does, from an open run folder."""
     if not run.summary_file.exists():
-        raise ValueError(f"{run.path}: not finished; continue it with `polypath resume {run.path}`")
+        raise ValueError(f"{run.path}: the run is not finished; continue it with `polypath resume {run.path}`")
     return replace(read(run.summary_file, RunResult, finite=False), run_dir=str(run.path))

@@ -6,12 +6,12 @@ data.json           location and identity of the images, see polypath.training.r
 metrics.jsonl       one line per epoch: losses, errors in percent, learning rate; bitwise the same after a resume
 times.jsonl         time of the training steps of each epoch (without validation)
 log.txt             warnings and remarks
-events.*            TensorBoard
+events.*            logs for TensorBoard
 tracker.json        the run's id in W&B or trackio
 checkpoints/        see polypath.training.checkpoint
-init/, teacher/     copies of the network that the run starts from, and of its teacher
+init/, teacher/     copies of the network that the run starts from, and of the teacher
 snapshots/          weights of the members of a snapshot ensemble
-search.json         the paths that ``polypath search`` found; search.parts/ has its intermediate results
+search.json         the paths that ``polypath search`` found; search.parts/ has intermediate results of the search
 curves.png          losses and errors, drawn at the end
 model/              the reported network, saved by :func:`polypath.save`
 ensemble.safetensors    the trained ensemble with the statistics of its members, if the objective trains one
@@ -58,15 +58,16 @@ PACKAGES = ("polypath", "torchvision", "timm", "datasets", "safetensors", "numpy
 
 
 class RunFolder:
-    """The folder of one run: of a new run, which :meth:`create` starts, or of an earlier run, from :meth:`open`.
+    """The folder of one run. :meth:`create` starts a new run, and :meth:`open` opens an earlier run.
 
     Args:
-        document: contents of ``recipe.json``; checkpoints store the digest of it.
+        document: contents of ``recipe.json``; checkpoints store the digest of this document.
         earlier: digests of earlier versions of ``recipe.json``, with other numbers of epochs.
 
     Attributes:
         lock: the lock that a process must hold to write into the folder.
-        before: number of epochs before :meth:`extended`; None if the run was not extended, and after :meth:`extend`.
+        before: number of epochs that were trained before :meth:`extended` was called. It is None for other runs, and
+            after :meth:`extend`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class RunFolder:
         """Create the folder, take the lock, and write the recipe.
 
         Raises:
-            ValueError: the folder is not empty, or another process is starting a run there.
+            ValueError: the folder is not empty, or another process is starting a run in it.
         """
         self.check_vacant()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open an earlier run.
+        """Open the folder of an earlier run.
 
         Raises:
             ValueError: ``path`` is not a run folder, or its recipe is damaged.
@@ -110,7 +111,7 @@ class RunFolder:
         if not path.is_dir():
             raise ValueError(f"{path}: no such run folder")
         if not (path / "recipe.json").is_file():
-            raise ValueError(f"{path}: not a run folder, it has no recipe.json")
+            raise ValueError(f"{path}: this is not a run folder, since it has no recipe.json")
         try:
             document = read_json(path / "recipe.json")
             recipe = recipe_from_json(document)
@@ -126,7 +127,7 @@ class RunFolder:
 
         Raises:
             ValueError: the run has already been trained for ``epochs`` epochs or more, or its schedule does not allow
-                them.
+                this number of epochs.
         """
         check("epochs", epochs, whole(1))
         trained = self.recipe.epochs
@@ -149,7 +150,7 @@ class RunFolder:
             )
 
     def extend(self) -> None:
-        """Write the new number of epochs to disk. If the process is killed in between, the run stays consistent."""
+        """Write the new number of epochs to disk. If the process is killed meanwhile, the run stays consistent."""
         if self.before is None:
             return
         write_json(self.path / EARLIER, self.earlier)
@@ -160,14 +161,14 @@ class RunFolder:
 
     @property
     def went_on_from(self) -> int:
-        """The epoch after which the run was extended the last time; 0 if it never was."""
+        """The epoch after which the run was extended the last time; 0 if the run was never extended."""
         return max((int(file.stem.removeprefix("summary-")) for file in self._summaries()), default=0)
 
     def _summaries(self) -> list[Path]:
         return list(self.path.glob("summary-*.json"))
 
     def earlier_scores(self) -> int:
-        """Count the evaluations on the test split that the run did before it was extended."""
+        """Count the evaluations on the test split that were done before the run was extended."""
         files = [read(file, dict[str, Any], finite=False) for file in self._summaries()]
         return sum(1 + len(summary.get("snapshots", ())) for summary in files)
 
@@ -204,7 +205,7 @@ class RunFolder:
         """Read all lines of the metrics.
 
         Raises:
-            ValueError: a line is damaged; the message has its number.
+            ValueError: a line is damaged; the message states the number of the line.
         """
         if not self.metrics_file.is_file():
             return []
@@ -250,7 +251,7 @@ class RunFolder:
         write_json(self.environment_file, {"sessions": [*sessions, here]})
 
     def sessions(self) -> list[dict[str, Any]]:
-        """Read the environments of the start and of each resume.
+        """Read the environments of the run's start and of each resume.
 
         Raises:
             ValueError: the record is damaged.
@@ -272,7 +273,7 @@ class RunFolder:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Describe the environment, on which a result depends in addition to the recipe."""
+    """Describe the environment of this process: versions, device and platform, on which results depend too."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "started": now(),

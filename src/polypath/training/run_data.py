@@ -1,7 +1,7 @@
 """Record and check the images of a run. ``data.json`` in the run's folder has their location and identity.
 
-Every later command reads a run's images through :func:`images_of`. It rejects images that have changed since, and
-images of another folder with the same name, seen from another working directory.
+Every later command reads a run's images through :func:`images_of`. This function rejects images that have changed since
+the start of the run. It also rejects another folder that has the same relative path in another working directory.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MOVED = "give their folder with --data-moved DIR"
 
 @dataclass(frozen=True)
 class RunData:
-    """The record of a run's images: ``source`` as in the recipe, its absolute path in ``resolved`` (None if it is not a
-    folder), and the ``identity`` of the images."""
+    """The record of a run's images: ``source`` as in the recipe, its absolute path ``resolved`` (None if the source is
+    not a folder), and the ``identity`` of the images."""
 
     source: str
     resolved: str | None
@@ -38,13 +38,13 @@ def recorded_data(run: Path) -> RunData | None:
     """Read the record of a run's images. Return None for runs of Polypath 0.1, which have no record.
 
     Raises:
-        ValueError: a damaged record.
+        ValueError: the record is damaged.
     """
     return read(run / DATA, RunData) if (run / DATA).is_file() else None
 
 
 def record_data(folder: RunFolder, data: ImageData, moved: str | None = None) -> None:
-    """Record the identity of the run's images, and their location: the folder ``moved``, if given."""
+    """Record the identity and the location of the run's images. If ``moved`` is given, this is the new location."""
     source, before = folder.recipe.data.source, recorded_data(folder.path)
     place = local_folder(moved or source)
     identity = dict(before.identity if before else data.identity)
@@ -56,11 +56,11 @@ def images_of(folder: RunFolder, moved: str | None = None, data: ImageData | Non
     """Load the images that a run started with; see :func:`polypath.data.sources.load_images`.
 
     Args:
-        moved: the folder in which the images are now; by default, the recorded one.
+        moved: the folder in which the images are now; by default, the recorded folder.
         data: images that are already in memory; they are only checked.
 
     Raises:
-        ValueError: images are missing, or are not those that the run started with; the message has the differences.
+        ValueError: images are missing, or are not those that the run started with; the message states the differences.
     """
     known, config = recorded_data(folder.path), folder.recipe.data
     if data is not None:
@@ -83,7 +83,7 @@ def check_images(run: Path, place: str, now: Identity) -> None:
     """Check that the images in ``place`` are those of a run.
 
     Raises:
-        ValueError: the images differ; the message has the differences.
+        ValueError: the images differ; the message states the differences.
     """
     known = recorded_data(run)
     if known is not None and known.identity and now and (told := differences(known.identity, now)):
@@ -94,18 +94,18 @@ def check_images(run: Path, place: str, now: Identity) -> None:
 
 
 def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[str, str]:
-    """Return the folder from which related runs read their images, for each ``source`` that is a folder.
+    """Map each ``source`` of related runs that is a folder to the folder that contains the images now.
 
-    The folder is ``moved`` if given, else the one that the first started run recorded, else the source, relative to the
-    working directory. If images have moved, the records of the started runs are updated.
+    This folder is ``moved`` if given, else the folder that the first started run recorded, else the source, relative to
+    the working directory. If ``moved`` is given, the records of the started runs are updated.
 
     Raises:
-        ValueError: ``moved`` is given but there are several sources, ``moved`` is no folder, or the folder of a started
-            run is missing or has other images.
+        ValueError: ``moved`` is given but there are several sources, ``moved`` is not a folder, or the image folder of
+            a started run is missing or has other images.
     """
     sources = {config.source for config in runs.values()}
     if moved is not None and len(sources) > 1:
-        raise ValueError(f"--data-moved {moved}: these runs have several sources, {', '.join(sorted(sources))}")
+        raise ValueError(f"--data-moved {moved}: the runs must have one source, but have {', '.join(sorted(sources))}")
     if moved is not None and local_folder(moved) is None:
         raise ValueError(f"--data-moved {moved}: no such folder")
     begun = {run: known for run in runs if (known := recorded_data(run)) is not None}
@@ -129,9 +129,10 @@ def places(runs: Mapping[Path, DataConfig], moved: str | None = None) -> dict[st
 
 
 def same_training_images(known: str, data: ImageData, recorded: bool) -> bool:
-    """Whether a checkpoint was trained on ``data``; ``known`` is the fingerprint of its training images.
+    """Return whether a checkpoint was trained on ``data``. ``known`` is the fingerprint of the checkpoint's training
+    images.
 
-    For large streamed datasets a fingerprint contains modification times. If the run has ``recorded`` its images, they
+    For large streamed datasets, a fingerprint contains modification times. If the run has ``recorded`` its images, they
     are already checked. Then only the selection of training images and their labels are compared.
     """
     now = data.fingerprint
@@ -165,7 +166,7 @@ def _place(folder: RunFolder, known: RunData | None, moved: str | None) -> str |
 def _check_there(run: Path, source: str, resolved: str) -> None:
     if local_folder(resolved) is None:
         given = "" if resolved == source else f" (given as {source!r})"
-        raise ValueError(f"{run}: its images were in {printable(resolved)}{given}, which is missing; {MOVED}")
+        raise ValueError(f"{run}: the images were in {printable(resolved)}{given}, but this folder is missing; {MOVED}")
 
 
 def _check_by_checkpoint(folder: RunFolder, data: ImageData) -> None:

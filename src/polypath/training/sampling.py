@@ -1,11 +1,13 @@
 """Drop-path: functions that draw which operands run in one training step, as a choice for ``net(x, paths=drawn)``.
 
-The results depend only on the arguments and on an explicit ``torch.Generator`` on the CPU. The same state of the
-generator gives the same choice on every machine and rank. The drawn choice is canonical (:meth:`Paths.of`): it does not
-contain joins that are dead because of other drops. Operands of concatenations are never dropped. With ``switches``, one
-operand of each switch is drawn uniformly; otherwise switches keep their default.
+The results depend only on the arguments, among them a ``torch.Generator`` on the CPU. The same state of the generator
+gives the same choice on every machine and rank. The drawn choice is canonical (:meth:`Paths.of`): it does not contain
+joins that are dead because of other drops. Operands of concatenations are never dropped. With ``switches``, one operand
+of each switch is drawn uniformly; otherwise switches keep their default.
 
-* FractalNet §3.1 "Regularization via Drop-path": local, global and mixed, one draw per mini-batch.
+The methods are from these papers:
+
+* FractalNet §3.1 "Regularization via Drop-path": local, global and mixed drop-path, with one draw per mini-batch.
 * CrescendoNet §II-C: each branch of a block is dropped with the same probability, as in local drop-path.
 * Huang et al. 2016: stochastic depth, with the survival probabilities of a wiring's operands.
 * Yu and Huang 2019: the sandwich rule, for any choices of a network.
@@ -41,19 +43,20 @@ def local_drop_path(
 ) -> Paths:
     """Drop each operand of each join with probability ``rate``, but keep at least one (FractalNet §3.1).
 
-    If all would be dropped, one of them is drawn uniformly and kept. With p = 0.3 a block of four branches loses
-    4p − p⁴ = 1.192 branches on average.
+    If all operands of a join would be dropped, one of them is drawn uniformly and kept. With p = 0.3, a block of four
+    branches loses 4p − p⁴ = 1.192 branches on average.
 
     Args:
-        rate: the drop probability; or one for each label of an operand, as in the code of FractalNet's authors.
-        joins: names of the joins to drop operands of; None for all joins of kind mean, sum and max.
+        rate: the drop probability, or a mapping from the label of each operand to its drop probability, as in the code
+            of FractalNet's authors.
+        joins: names of the joins that drop operands; None for all joins of kind mean, sum and max.
         same: draw once, and keep operands with the same labels at every join.
         keep: a label that is never dropped.
         switches: also draw one operand of each switch.
 
     Raises:
         ValueError: a rate is outside [0, 1], an operand has no rate, a join is unknown or cannot drop operands, no join
-            has the label ``keep``, or the joins have different labels with ``same``.
+            has the label ``keep``, or ``same`` is given but the joins have different labels.
     """
     drawn_at = _joins(wiring, joins)
     for one in rate.values() if isinstance(rate, Mapping) else (rate,):
@@ -61,7 +64,7 @@ def local_drop_path(
     if isinstance(rate, Mapping) and (
         lacking := [label for join in drawn_at for label in join.labels if label not in rate]
     ):
-        raise ValueError(f"rate: operand {lacking[0]!r} has none; give one rate for each label, or one for all")
+        raise ValueError(f"rate: operand {lacking[0]!r} has no rate; give one rate for each label, or one for all")
     if keep is not None and not any(keep in join.labels for join in drawn_at):
         known = dict.fromkeys(label for join in drawn_at for label in join.labels)
         raise ValueError(f"keep = {keep!r}: no join has this operand; the operands are {', '.join(known)}")
@@ -89,7 +92,8 @@ def global_drop_path(net: PathNet, generator: Generator, columns: Sequence[Paths
 def mixed_drop_path(
     net: PathNet, rate: Rate, share: float, generator: Generator, columns: Sequence[Paths] | None = None
 ) -> Paths:
-    """Draw globally with probability ``share``, else locally with ``rate`` (FractalNet §3.1: ``share`` 0.5).
+    """Draw a global column with probability ``share``, else drop operands locally with ``rate`` (FractalNet §3.1, where
+    ``share`` is 0.5).
 
     Raises:
         ValueError: a rate or share is outside [0, 1], or the network has no columns.
@@ -101,10 +105,10 @@ def mixed_drop_path(
 
 
 def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
-    """Draw one operand label for each block separately: *not* the global draw of the paper.
+    """Draw one operand label for each block separately. This is *not* the global draw of the paper.
 
     Joins belong to the same block if their names are equal up to the last dot. Some re-implementations of FractalNet
-    draw in this way; use the option to measure the effect.
+    draw in this way. This function allows you to measure the effect.
     """
     blocks: dict[str, list[Join]] = {}
     for join in _joins(net.wiring, None):
@@ -118,11 +122,11 @@ def one_column_a_block(net: PathNet, generator: Generator) -> Paths:
 
 
 def mixed_column_a_block(net: PathNet, rate: Rate, share: float, generator: Generator) -> Paths:
-    """Draw as :func:`mixed_drop_path`, but with :func:`one_column_a_block` in place of the global draw. Not in the
-    paper either.
+    """Draw as :func:`mixed_drop_path`, but with :func:`one_column_a_block` in place of the global draw. This is not in
+    the paper either.
 
     Raises:
-        ValueError: a rate or share outside [0, 1].
+        ValueError: a rate or share is outside [0, 1].
     """
     check("share", share, SHARE)
     if float(torch.rand((), generator=generator)) < share:
@@ -142,23 +146,24 @@ def uniform_choice(
     choice = {}
     for join in _joins(wiring, joins):
         kept: tuple[str, ...] = ()
-        while not kept:  # fails with probability 2^-n
+        while not kept:  # no operand is kept with probability 2^-n
             kept = _where(join.labels, torch.randint(0, 2, (len(join.labels),), generator=generator))
         choice[join.name] = kept
     return Paths.of(wiring, choice | (_switched(wiring, generator) if switches else {}))
 
 
 def sandwich(ordered: Sequence[Paths], draws: int, generator: Generator) -> list[Paths]:
-    """Return the paths that learn in addition to the whole network in one step (Yu and Huang 2019): the first of
-    ``ordered``, which must be the cheapest, and ``draws`` of the others, drawn uniformly without replacement. If there
-    are fewer others, return all of them.
+    """Return the paths that learn in one step in addition to the whole network (Yu and Huang 2019).
+
+    These are the first path of ``ordered``, which must be the cheapest, and ``draws`` of the other paths, drawn
+    uniformly without replacement. If there are fewer other paths, return all of them.
     """
     drawn = torch.randperm(max(0, len(ordered) - 1), generator=generator)[:draws]
     return [*ordered[:1], *(ordered[1 + i] for i in drawn.tolist())]
 
 
 def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first: bool, until: float) -> list[Paths]:
-    """Return the paths of a curriculum that take part in ``epoch`` (from 0), the cheapest first, as in ``ordered``.
+    """Return the paths of a curriculum that learn in ``epoch`` (counted from 0), the cheapest first, as in ``ordered``.
 
     The whole network starts alone. The other paths join one by one, at even intervals. After the share ``until`` of the
     epochs, all have joined. With ``cheapest_first`` the cheapest path joins first. Otherwise the most expensive path
@@ -170,8 +175,8 @@ def joined(ordered: Sequence[Paths], epoch: int, epochs: int, *, cheapest_first:
 
 
 def shallowest(wiring: Wiring) -> Paths:
-    """Return the choice of one operand at each join and switch that gives the fewest layers. Each unit states how many
-    layers it counts for."""
+    """Return the choice with the fewest layers: one operand at each join and switch. Each unit states how many layers
+    it counts for."""
     depth, choice = {INPUT: 0}, dict[str, tuple[str, ...]]()
     for node in wiring.nodes:
         if not isinstance(node, Join):
@@ -185,8 +190,8 @@ def shallowest(wiring: Wiring) -> Paths:
 
 
 def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -> tuple[Tensor, list[Paths]]:
-    """Split a batch into ``groups`` parts of nearly equal size, and run each with a choice drawn for it. Return the
-    logits ``(N, classes)`` and the choices.
+    """Split a batch into ``groups`` parts of nearly equal size, and run each part with a separately drawn choice.
+    Return the logits ``(N, classes)`` and the choices.
 
     With ``groups = N``, a choice is drawn for every image. In training, batch-norm normalises over each part, so a part
     of one image needs feature maps larger than 1×1.
@@ -201,10 +206,10 @@ def in_groups(net: PathNet, x: Tensor, groups: int, draw: Callable[[], Paths]) -
 
 
 def columns_of(net: PathNet) -> list[Paths]:
-    """Return the columns that the network still has, as one path for each; see :meth:`PathNet.path_set`.
+    """Return one path for each column that the network still has, see :meth:`PathNet.path_set`.
 
     Raises:
-        ValueError: a network without columns.
+        ValueError: the network has no columns.
     """
     found = list(net.path_set("columns").values())
     if not found:
@@ -224,13 +229,15 @@ def rates_by_label(wiring: Wiring, rate: float, rates: Sequence[float]) -> Rate:
         return rate
     labels = max((join.labels for join in _joins(wiring, None)), key=len, default=())
     if len(rates) != len(labels):
-        raise ValueError(f"rates = {tuple(rates)}: give {len(labels)}, one for each of {', '.join(labels)}")
+        raise ValueError(
+            f"rates = {tuple(rates)}: must have length {len(labels)}, one rate for each of {', '.join(labels)}"
+        )
     return dict(zip(labels, rates, strict=True))
 
 
 def survivors(labels: Sequence[str], rate: Rate, generator: Generator, keep: str | None = None) -> tuple[str, ...]:
-    """Drop each label with probability ``rate``, but never ``keep``, and return the others. If all were dropped, return
-    one that is drawn at random."""
+    """Drop each label with probability ``rate``, but never the label ``keep``, and return the labels that remain. If
+    all labels are dropped, return one label that is drawn uniformly."""
     each = torch.tensor([rate[label] for label in labels]) if isinstance(rate, Mapping) else rate
     alive = torch.rand(len(labels), generator=generator) >= each
     kept = tuple(label for label, on in zip(labels, alive.tolist(), strict=True) if on or label == keep)
@@ -243,7 +250,7 @@ def _joins(wiring: Wiring, names: Iterable[str] | None) -> list[Join]:
     names, legal = list(names), [join.name for join in wiring.joins.values() if join.kind in SELECTABLE]
     if unknown := [name for name in names if name not in legal]:
         raise ValueError(
-            f"joins: {unknown[0]!r} cannot drop operands; the joins that can are {', '.join(legal) or 'none'}"
+            f"joins: {unknown[0]!r} cannot drop operands; joins that can drop operands: {', '.join(legal) or 'none'}"
         )
     return [wiring.joins[name] for name in names]
 

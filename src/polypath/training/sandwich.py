@@ -1,14 +1,14 @@
 """The sandwich rule and self-distillation: on each mini-batch the whole network learns the labels, and other paths
 learn from the whole network.
 
-The *sandwich rule* (Yu and Huang 2019): each step trains the whole network, the cheapest path, and some randomly drawn
-paths in between. *In-place distillation* (same paper): the teacher is the whole network's pass of the same step. Every
-pass is a separate forward. The step's loss is the sum of the passes' losses, so each pass has its own backward, and
-gradients accumulate.
+By the *sandwich rule* (Yu and Huang 2019), each step trains the whole network, the cheapest path, and some randomly
+drawn paths in between. By *in-place distillation* (same paper), the other paths learn the outputs of the whole network
+in the same step. Every pass is a separate forward pass. The step's loss is the sum of the passes' losses, so each pass
+has its own backward pass, and gradients accumulate.
 
-The running statistics are those of the whole network. Passes of other paths normalise with batch statistics. They
-update only norms that the whole network never runs: those of an exit, or of a column with separate norms. The paths are
-recalibrated when they are evaluated.
+The running batch-norm statistics are those of the whole network. Passes of other paths normalise with batch statistics.
+They update only norms that the whole network never runs: those of an exit, or of a column with separate norms. The
+other paths are recalibrated when they are evaluated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from polypath.training.objectives import BoundObjective, Objective, StepInfo, St
 Distillation = Literal["kl", "alpha-divergence"]
 Draw = Literal["paths", "local", "uniform"]
 Curriculum = Literal["none", "cheapest-first", "cheapest-last"]
-LEAST = 2  # images; the variance of one image with a 1×1 map is not defined
+LEAST = 2  # images; one image with a 1×1 feature map has no variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,28 +42,28 @@ class Sandwich(Objective, kind="sandwich"):
     loss = cross-entropy(whole) + sum over the other paths of ``labels`` · cross-entropy + (1 − ``labels``) · D
 
     The term of each path is multiplied by the path's weight. D is the divergence between the outputs of the path and
-    those of the whole network; no gradient of D reaches the whole network's pass.
+    those of the whole network. No gradient of D reaches the whole network's pass.
 
     Args:
         paths: paths that learn in addition to the whole network: paths as text, or names of the network's path sets
-            (``columns``, ``exits``, …). If empty, all named paths of the network, or the shallowest path if it has
-            none. The cheapest path is the one with the fewest MACs.
-        draws: number of paths to draw in each step, in addition to the cheapest one.
-        draw: what to draw from. ``paths``: the paths in ``paths``, without replacement. ``local`` and ``uniform``: all
-            choices of the wiring, including switches; ``local`` drops each operand with probability ``rate``, and for
-            ``uniform`` all sets of operands are equally likely.
+            (``columns``, ``exits``, …). If empty, all named paths of the network learn, or the shallowest path if there
+            are no named paths. The cheapest path is the one with the fewest MACs.
+        draws: number of paths to draw in each step, in addition to the cheapest path.
+        draw: where drawn paths come from. ``paths``: from ``paths``, without replacement. ``local`` and ``uniform``:
+            from all choices of the wiring, including switches. ``local`` drops each operand with probability ``rate``.
+            With ``uniform``, all sets of operands are equally likely.
         rate: drop probability of ``local``.
-        images: share of a mini-batch's images on which the other paths learn, taken from its start. The whole network
+        images: share of a mini-batch's images on which the other paths learn: its first images. The whole network
             learns on all images.
-        labels: weight of the cross-entropy for the other paths; the rest of the weight is on D. With 1 there is no
+        labels: weight of the cross-entropy for the other paths; D has weight 1 − ``labels``. With 1 there is no
             distillation.
         distillation: the divergence D: ``kl`` is T² KL(whole ‖ path), ``alpha-divergence`` is AlphaNet's adaptive
             α-divergence.
         temperature: T.
         alphas, clip: α−, α+ and the clip of ``alpha-divergence``, see
             :func:`polypath.training.distill.alpha_divergence_loss`.
-        weights: one weight for the whole network, then one for each of ``paths``; if empty, all are 1. Any other drawn
-            path has weight 1.
+        weights: one weight for the whole network, then one weight for each of ``paths``; if empty, all weights are 1.
+            Any other drawn path has weight 1.
         curriculum: with ``cheapest-first`` or ``cheapest-last``, the whole network starts alone, and the paths join one
             by one in this order.
         until: with a curriculum, the share of the epochs after which all paths have joined.
@@ -118,10 +118,11 @@ class SelfDistilled(Objective, kind="self-distilled"):
     loss = (1 − ``weight``) · cross-entropy(whole) + ``weight`` · T² KL(whole ‖ base)
 
     The skipped layers learn to refine the output of the base path's layers, so paths in between need no separate
-    training. Unlike in the paper, the base path has no separate norms; paths are recalibrated when they are evaluated.
+    training. Unlike in the paper, the base path has no separate norms. Paths are recalibrated when they are evaluated.
 
     Args:
-        base: the path that skips every skippable block, as text; if empty, the cheapest named path of the network.
+        base: the path that skips every skippable block, as text. If empty, the cheapest named path of the network is
+            used.
         images: share of a mini-batch's images on which the base path learns.
         weight: weight of the base path's term in the loss.
     """
@@ -150,7 +151,8 @@ class _Sandwich(BoundObjective):
         if settings.weights and len(settings.weights) != 1 + len(self.paths):
             names = ", ".join(("whole", *map(str, self.paths)))
             raise ValueError(
-                f"objective.weights = {settings.weights}: give {1 + len(self.paths)}, one for each of {names}"
+                f"objective.weights = {settings.weights}: must have length {1 + len(self.paths)}, one weight for each "
+                f"of {names}"
             )
         self.weights = dict(zip((Paths(), *self.paths), settings.weights, strict=False))
         self.macs = PathMacs(net)
@@ -206,11 +208,11 @@ class _Sandwich(BoundObjective):
 
 
 def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
-    """Return the paths that ``texts`` describe (as text or as names of path sets), in their order, without the whole
-    network. If ``texts`` is empty, return all named paths of the network, or the shallowest path if it has none.
+    """Return the paths in ``texts`` (paths as text, or names of path sets), in this order, without the whole network.
+    If ``texts`` is empty, return all named paths of the network, or the shallowest path if there are none.
 
     Raises:
-        ValueError: an unknown path, or no path except the whole network.
+        ValueError: a path is unknown, or there is no path except the whole network.
     """
     found: dict[Paths, None] = {}
     for text in texts:
@@ -221,12 +223,12 @@ def participants(net: PathNet, texts: Sequence[str]) -> list[Paths]:
         found = dict.fromkeys(named or [sampling.shallowest(net.wiring)])
     found.pop(Paths(), None)
     if not found:
-        raise ValueError("objective.paths: only the whole network; give a path that runs less of it")
+        raise ValueError("objective.paths: contains only the whole network; give a path that leaves out something")
     return list(found)
 
 
 def by_macs(macs: PathMacs, paths: Sequence[Paths], size: tuple[int, int]) -> list[Paths]:
-    """Sort the paths by their MACs at an image size, the cheapest first."""
+    """Sort the paths by their MACs at the image size ``size``, the cheapest first."""
     return sorted(paths, key=lambda p: (macs(p, size)[0], str(p)))
 
 
@@ -239,6 +241,6 @@ def _check_survival(net: PathNet) -> None:
     sums = [join for join in net.wiring.joins.values() if join.kind == "sum"]
     if any(operand.survival < 1.0 for join in sums for operand in join.operands):
         raise ValueError(
-            "model.survival is below 1: evaluation multiplies operands by it, but this objective trains the whole "
-            "network without stochastic depth; set --model.survival 1"
+            "model.survival is below 1: evaluation would multiply operands by this value, but training with this "
+            "objective has no stochastic depth; set --model.survival 1"
         )

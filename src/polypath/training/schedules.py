@@ -1,16 +1,16 @@
-"""Learning-rate schedules. The learning rate is a function of the settings and the step only.
+"""Learning-rate schedules. The learning rate depends only on the settings and the step.
 
     schedule = Schedule(ScheduleConfig(kind="cosine"), base_lr=0.1, steps_per_epoch=391, epochs=200)
     schedule.at(step)
 
-Steps and epochs count from 0. A drop "at epoch 150" happens after 150 complete epochs, before the first step of epoch
-150.
+Steps and epochs are counted from 0. A drop "at epoch 150" happens after 150 complete epochs, before the first step of
+epoch 150.
 
 A run extended to N epochs (``resume(run, epochs=N)``) continues with the schedule of an N-epoch run:
 
 * ``constant``, ``step`` with ``every_epochs`` and ``step`` with ``at_epochs`` continue unchanged;
-* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: a drop whose time is now later is undone until
-  then;
+* ``step`` with ``at_fractions`` and ``halving`` drop at fractions of N: if the time of a past drop is now later, the
+  drop is undone until then;
 * ``one-cycle`` and ``cosine`` continue at the current epoch of the curve for N epochs, so the rate may rise again;
 * ``cyclic-cosine`` spreads its ``cycles`` over N epochs. The snapshot of a cycle replaces the earlier snapshot with the
   same number, and other snapshots stay, so the ensemble has ``cycles`` members.
@@ -36,13 +36,13 @@ class ScheduleConfig:
 
     Args:
         kind: ``constant``; ``step`` (drops at given times); ``halving`` (a drop each time that half of the remaining
-            epochs are over, FractalNet §4.1); ``one-cycle`` (linear up, then linear down: torch's ``OneCycleLR`` with
-            linear annealing over one more step, so that no step has rate 0); ``cosine``; ``cyclic-cosine`` (``cycles``
-            equal cosines from the base rate to ``final``, Snapshot Ensembles, Huang et al. 2017, Eq. 2).
+            epochs are over, FractalNet §4.1); ``one-cycle`` (linear up, then linear down, like torch's ``OneCycleLR``
+            with linear annealing over one more step, so that no step has rate 0); ``cosine``; ``cyclic-cosine``
+            (``cycles`` equal cosines from the base rate to ``final``: Snapshot Ensembles, Huang et al. 2017, Eq. 2).
         at_epochs: for ``step``, the epochs of the drops.
-        at_fractions: for ``step``, the drops as fractions of the run.
+        at_fractions: for ``step``, the times of the drops as fractions of the run.
         every_epochs: for ``step``, the number of epochs between drops.
-        factors: the rate is multiplied by this factor at a drop; one number for all drops, or one for each.
+        factors: factor by which the rate is multiplied at a drop: one number for all drops, or one for each drop.
         drops: for ``halving``, the number of drops.
         peak: for ``one-cycle``, the fraction of the run at which the rate is highest.
         warmup_epochs: number of epochs of linear warm-up from ``start`` (not for ``one-cycle``). The warm-up does not
@@ -52,7 +52,8 @@ class ScheduleConfig:
         cycles: for ``cyclic-cosine``, the number of cycles.
 
     Raises:
-        ValueError: a field is outside its range, the kind of schedule does not use a given time, or it lacks one.
+        ValueError: a field is outside its range, the kind of schedule does not use a given time, or the kind needs a
+            time that is missing.
     """
 
     kind: ScheduleKind = "constant"
@@ -105,8 +106,8 @@ class ScheduleConfig:
             )
 
     def check(self, epochs: float) -> None:
-        """Raise ``ValueError`` if drops, warm-up or cycles do not fit into ``epochs`` epochs, or if ``epochs`` is not
-        above 0."""
+        """Raise ``ValueError`` if drops, warm-up or cycles do not fit into ``epochs`` epochs, or if ``epochs`` is 0 or
+        less."""
         check("epochs", epochs, number(above=0))
         if late := [e for e in self.at_epochs if e >= epochs]:
             raise ValueError(
@@ -114,9 +115,9 @@ class ScheduleConfig:
                 "change it, or use at_fractions, which scale with the run"
             )
         if self.warmup_epochs > epochs:
-            raise ValueError(f"schedule.warmup_epochs = {self.warmup_epochs}: the run has only {epochs} epochs")
+            raise ValueError(f"schedule.warmup_epochs = {self.warmup_epochs}: must be at most epochs = {epochs}")
         if self.kind == "cyclic-cosine" and self.cycles > epochs:
-            raise ValueError(f"schedule.cycles = {self.cycles}: the run has only {epochs} epochs")
+            raise ValueError(f"schedule.cycles = {self.cycles}: must be at most epochs = {epochs}")
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ class Schedule:
         self.config.check(self.epochs)
 
     def at(self, step: int) -> float:
-        """Return the learning rate of ``step`` (from 0).
+        """Return the learning rate of ``step`` (counted from 0).
 
         Raises:
-            ValueError: a negative step.
+            ValueError: the step is negative.
         """
         check("step", step, whole(0))
         warmup = _warmup(self.config, step, self.steps_per_epoch)
@@ -163,10 +164,10 @@ def drop_epochs(config: ScheduleConfig, epochs: float) -> tuple[float, ...]:
 
 
 def cycle_ends(config: ScheduleConfig, epochs: int) -> tuple[int, ...]:
-    """Return the epochs (from 0), including the last one, after which a cycle of a ``cyclic-cosine`` run ends and a
-    snapshot is due.
+    """Return the epochs (counted from 0) after which a cycle of a ``cyclic-cosine`` run ends and a snapshot is due.
+    The last epoch is one of them.
 
-    Cycles have ceil(epochs / cycles) epochs; the last one may be shorter. For other schedules, the run is one cycle.
+    A cycle has ceil(epochs / cycles) epochs; the last cycle may be shorter. With other schedules, the run is one cycle.
     """
     length = math.ceil(epochs / config.cycles) if config.kind == "cyclic-cosine" else epochs
     return tuple(sorted({min(end, epochs) - 1 for end in range(length, epochs + length, length)}))

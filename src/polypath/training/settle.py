@@ -1,11 +1,11 @@
-"""Settle the fields that a recipe leaves open, from facts about the images that are known before any is decoded.
+"""Settle the fields that a recipe leaves open, from facts about the images that are known before images are decoded.
 
     facts = look(recipe.data)                 # polypath.data.sources
     settled = settle(recipe, facts)           # no field is open; ``assumed`` has the reason for each value
 
 The ``open_fields`` of a recipe are settled in the order of :data:`DECISIONS`, so a decision can use the values of
-earlier ones. A field that you give a value is not open, and keeps the value. The settled values are starting points,
-not the best ones for every folder. ``benchmarks/own_pictures.py`` tests them.
+earlier decisions. A field that you give a value is not open, and keeps the value. The settled values are starting
+points, not the best values for every folder. ``benchmarks/own_pictures.py`` tests these values.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from polypath.training.start import fits, made_for, model_of, prepared_for, timm
 LOG = logging.getLogger(__name__)
 
 Decision = Callable[[Recipe, ImageFacts], tuple[Mapping[str, Any], str]]
-"""A function that returns values of fields, by dotted name, and the reason for them."""
+"""A function that returns values of fields, by dotted name, and the reason for these values."""
 
 SIDES = (32, 48, 64)  # pixels; the package's network was trained on 32
 LARGEST = 128  # pixels; for a timm model that takes images of any size
-SMALL = 48  # pixels; up to this side, images are not photos: icons, digits, CIFAR
-HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share of the images; least per class; most images
-UNEVEN = 3.0  # largest class / smallest class, from which on classes are balanced
-FOR_A_BUNDLE = 50  # held-out images that an export needs; held out if they are at most a third of all
+SMALL = 48  # pixels; images up to this side count as icons, digits or thumbnails, not as photos
+HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share of images that are held out; least per class; most in total
+UNEVEN = 3.0  # least ratio of the largest to the smallest class at which classes are balanced
+FOR_A_BUNDLE = 50  # held-out images that an export needs; held out if they are at most a third of all images
 FEW = 50  # images per class; with fewer, augmentation is stronger and training longer
-STEPS_OF_FEW = 1500  # optimiser steps, at least, with few images
+STEPS_OF_FEW = 1500  # with few images, the least number of optimiser steps
 FITTED = 2000  # images; more of them hardly change a linear classifier
 UNSAID = ("data.mean", "data.std", "norms", "fit_head", "optim.kind")  # logged only if their value changes
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
@@ -53,7 +53,7 @@ def settle(recipe: Recipe, facts: ImageFacts) -> Recipe:
     arguments.
 
     Raises:
-        ValueError: an open field must be given by the user, or no decision settles it.
+        ValueError: an open field has no decision that could settle it.
     """
     for name in recipe.open_fields:
         check("open_fields", name, one_of(*DECISIONS))
@@ -68,8 +68,8 @@ def settle(recipe: Recipe, facts: ImageFacts) -> Recipe:
 
 
 def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> Recipe:
-    """Look at a recipe's images, or at those in the folder ``moved``, and settle its open fields. The settled values
-    and their reasons are logged.
+    """Look at a recipe's images, or at the images in the folder ``moved``, and settle the recipe's open fields. The
+    settled values and the reasons are logged.
 
     Raises:
         ValueError: as for :func:`settle` and :func:`polypath.data.sources.look`.
@@ -77,7 +77,7 @@ def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quie
     if not recipe.open_fields:
         return recipe
     if "data.source" in recipe.open_fields:
-        raise ValueError(f"{recipe.name}: say where your images are, --data.source DIR")
+        raise ValueError(f"{recipe.name}: give the folder of your images with --data.source DIR")
     found = settle(recipe, look(located(recipe.data, None if moved is None else os.fspath(moved))))
     if not quiet:
         for line in told(recipe, found):
@@ -93,7 +93,7 @@ def told(before: Recipe, after: Recipe) -> list[str]:
 
 
 def _brief(value: Any) -> str:
-    """Format a value. Of a table, only fields that differ from their defaults are shown."""
+    """Format a value. For a dataclass, only fields that differ from their defaults are shown."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return str(value)
     own = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if getattr(value, f.name) != f.default}
@@ -109,27 +109,27 @@ def _source(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
 
 def _init(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if fits(recipe.model, PRETRAINED):
-        return {"init": PRETRAINED}, "the model is that of the package's network, which has learned on 45,000 photos"
-    return {"init": None}, "no weights come with the package for this model"
+        return {"init": PRETRAINED}, "the package contains weights for this model, trained on 45,000 photos"
+    return {"init": None}, "the package contains no weights for this model"
 
 
 def _model(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if recipe.init is None:
-        return {"model": recipe.model}, "nothing to start from asks for another one"
-    return {"model": model_of(recipe.init)}, f"it is the model of init, {recipe.init}"
+        return {"model": recipe.model}, "the recipe's model is kept, since init is not set"
+    return {"model": model_of(recipe.init)}, f"this is the model of init, {recipe.init}"
 
 
 def _classes(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
-    return {"model.num_classes": len(facts.classes)}, "the images have so many classes"
+    return {"model.num_classes": len(facts.classes)}, "the number of classes of the images"
 
 
 def _objective(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if _few(facts) and recipe.init == PRETRAINED:
-        reason = "with few images, the cheapest path learns in every step and not in some"
+        reason = "there are few images, so the cheapest path is trained in every step, not only in some steps"
         return {"objective": Sandwich(draws=0, labels=0.5)}, reason
     if draws := recipe.model.path_draws():
-        return {"objective": DropPath(**draws)}, "its paths answer alone afterwards if training has drawn them"
-    return {"objective": Whole()}, "the plain one, since the family does not say how its paths are drawn"
+        return {"objective": DropPath(**draws)}, "paths that are drawn in training can be used alone afterwards"
+    return {"objective": Whole()}, "only the whole network is trained, since the family does not define drawn paths"
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def _objective(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], st
 def _channels(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     wanted = recipe.model.in_chans
     what = "the images are grey" if facts.grey else "some of the images have colours"
-    return {"data.channels": wanted}, f"the network reads {wanted}; {what}"
+    return {"data.channels": wanted}, f"the network reads {wanted} channel(s); {what}"
 
 
 def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
@@ -147,39 +147,39 @@ def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
         return _known_size(*known)
     least = max(model.min_size, SIDES[0])
     if _few(facts) and recipe.init == PRETRAINED and side >= SIDES[0]:
-        return {"data.size": SIDES[0]}, f"the package's network has learned on {SIDES[0]} pixels, and images are few"
+        return {"data.size": SIDES[0]}, f"the pretrained network was trained on {SIDES[0]} pixels, and images are few"
     if facts.alike and model.min_size <= side < least:
         return {"data.size": side}, f"all images have {side}x{side} pixels"
     size = max([s for s in SIDES if s <= side] or [least])
     size = max(size, model.min_size)
-    return {"data.size": size}, f"the shorter side of an image is {side} pixels; a step's time grows with the square"
+    return {"data.size": size}, f"the shorter side of an image is {side} pixels (median); larger sizes take longer"
 
 
 def _known_size(side: int, fixed: bool) -> tuple[Mapping[str, Any], str]:
     if side <= LARGEST or fixed:
-        return {"data.size": side}, "the model was made for it"
-    why = f"the model was made for {side}, which takes {(side / LARGEST) ** 2:.1f} times as long"
+        return {"data.size": side}, "the model was made for this size"
+    why = f"the model was made for {side} pixels, which would take {(side / LARGEST) ** 2:.1f} times as long"
     return {"data.size": LARGEST}, why
 
 
 def _normalised(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     known = prepared_for(recipe.model, recipe.init)
     if len(known.get("mean", ())) != recipe.model.in_chans:
-        return {"data.mean": None, "data.std": None}, "as data.normalise says, by the training images"
+        return {"data.mean": None, "data.std": None}, "computed from the training images, by data.normalise"
     values = {f"data.{name}": tuple(known[name]) for name in ("mean", "std")}
-    return values, "the pretrained model was trained with them"
+    return values, "the pretrained model was trained with these values"
 
 
 def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if facts.validation_split is not None:
         changes = {"data.validation": 0, "data.validation_split": facts.validation_split}
-        return changes, "the dataset has these images for choosing"
+        return changes, "this split of the dataset is used for choices"
     images = _left(recipe, facts)
     wanted = max(HELD_OUT * images, LEAST_HELD * len(facts.classes))
     held = max(1, round(min(wanted, MOST_HELD, images / 4)))
     if images >= 3 * FOR_A_BUNDLE:
         held = max(held, FOR_A_BUNDLE)
-    return {"data.validation": held}, f"of {images:,} images, to choose the best epoch by and to stop early"
+    return {"data.validation": held}, f"of {images:,} images, for the choice of the best epoch and for early stopping"
 
 
 def _left(recipe: Recipe, facts: ImageFacts) -> int:
@@ -200,20 +200,20 @@ def _augment(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]
     size = recipe.data.size or facts.side
     sided = next((name for name in facts.classes if SIDED.search(name)), None)
     mirror = not sided and not (facts.grey and facts.side <= SMALL)
-    why = f"class {sided!r} would not be told from its mirror image" if sided else "small grey images may be letters"
-    told = "mirrored too" if mirror else f"not mirrored, since {why}"
+    why = f"class {sided!r} depends on left and right" if sided else "small grey images may be letters"
+    told = "and mirrored" if mirror else f"but not mirrored, since {why}"
     if facts.side <= SMALL:
         changes = AugmentConfig(pad=max(1, size // 8), mirror=mirror)
-        return {"data.augment": changes}, f"small images, shifted by an eighth of their side, {told}"
-    policy, more = ("trivial", ", and TrivialAugment for few images") if _few(facts) and mirror else ("none", "")
+        return {"data.augment": changes}, f"small images are shifted by an eighth of their side, {told}"
+    policy, more = ("trivial", "; few images also get TrivialAugment") if _few(facts) and mirror else ("none", "")
     changes = AugmentConfig(scale=(0.5, 1.0), mirror=mirror, policy=policy)
-    return {"data.augment": changes}, f"crops of half of a photo or more, {told}{more}"
+    return {"data.augment": changes}, f"photos are cropped to half of their area or more, {told}{more}"
 
 
 def _balanced(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     uneven = facts.balance >= UNEVEN
     reason = f"the largest class has {facts.balance:.1f} times the images of the smallest"
-    return {"data.balanced": uneven}, f"{reason}; from {UNEVEN:g} on classes are drawn alike"
+    return {"data.balanced": uneven}, f"{reason}; from {UNEVEN:g} times on, all classes are drawn equally often"
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -222,34 +222,34 @@ def _balanced(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
 def _batch(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     images = _trained(recipe, facts)
     size = 16 if images < 600 else 32 if images < 5000 else 64
-    return {"batch_size": max(1, min(size, images))}, f"{images:,} images train; few of them need more steps an epoch"
+    return {"batch_size": max(1, min(size, images))}, f"chosen by the number of training images, {images:,}"
 
 
 def _epochs(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     images = _trained(recipe, facts)
     epochs = min(100, max(8, round(800 / math.sqrt(images))))
     if _few(facts) and (more := round(STEPS_OF_FEW * recipe.batch_size / images)) > epochs:
-        return {"epochs": min(more, 500)}, f"few images: {STEPS_OF_FEW:,} steps, at most 500 epochs"
-    return {"epochs": epochs}, f"800 divided by the root of {images:,} images, from 8 to 100"
+        return {"epochs": min(more, 500)}, f"there are few images, so {STEPS_OF_FEW:,} steps, at most 500 epochs"
+    return {"epochs": epochs}, f"800 divided by the square root of {images:,} training images, within 8 to 100"
 
 
 def _norms(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if _of_timm(recipe):
-        return {"norms": "frozen"}, "statistics of few images in small batches are worse than the pretrained ones"
-    return {"norms": "trained"}, "the images differ from those of the statistics, or there are none"
+        return {"norms": "frozen"}, "the pretrained statistics are better than those of small batches"
+    return {"norms": "trained"}, "there are no pretrained statistics, or they are of other images"
 
 
 def _fit_head(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if recipe.init is None:
-        return {"fit_head": 0}, "weights that are drawn have no features yet"
-    return {"fit_head": min(FITTED, _trained(recipe, facts))}, "the new classifier fits the pretrained weights at once"
+        return {"fit_head": 0}, "features of random weights are of no use to a classifier"
+    return {"fit_head": min(FITTED, _trained(recipe, facts))}, "training then begins with a fitted classifier"
 
 
 def _optimiser(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if not _of_timm(recipe):
-        return {"optim.kind": recipe.optim.kind}, "the recipe's own"
+        return {"optim.kind": recipe.optim.kind}, "the recipe's optimiser is kept"
     changes = {"kind": "adamw", "nesterov": False, "weight_decay": 0.02, "decay": "matrices", "head_lr": 3.0}
-    why = "for pretrained weights; the new classifier learns three times as fast"
+    why = "usual for pretrained weights; the new classifier has three times the learning rate"
     return {f"optim.{name}": value for name, value in changes.items()}, why
 
 
@@ -260,10 +260,10 @@ def _of_timm(recipe: Recipe) -> bool:
 def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if recipe.optim.kind in ("adam", "adamw"):
         rate = 1e-3 if recipe.init is None else 3e-4
-        return {"optim.lr": rate}, f"usual for {recipe.optim.kind}, where weights are {_origin(recipe)}"
+        return {"optim.lr": rate}, f"usual for {recipe.optim.kind} if the weights are {_origin(recipe)}"
     rate = 0.05 if recipe.init is None else 0.01 if _few(facts) else 0.02
     rate = rate * math.sqrt(recipe.batch_size / 32)
-    return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}, by the root of the batch"
+    return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}, and for this batch size"
 
 
 def _origin(recipe: Recipe) -> str:
@@ -272,14 +272,14 @@ def _origin(recipe: Recipe) -> str:
 
 def _patience(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if not recipe.chooses:
-        return {"patience": 0}, "no images are held out to stop by"
-    return {"patience": max(5, recipe.epochs // 2)}, "half of the epochs, at least 5, without a better one"
+        return {"patience": 0}, "early stopping needs held-out images, and there are none"
+    return {"patience": max(5, recipe.epochs // 2)}, "half of the epochs (at least 5) without a lower error"
 
 
 def _validate_every(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     return {
         "validate_every": max(1, recipe.epochs // 20)
-    }, "twenty looks at few held-out images: more find lucky epochs"
+    }, "the held-out error is measured about twenty times; more often would favour lucky epochs"
 
 
 DECISIONS: Mapping[str, Decision] = {

@@ -20,7 +20,7 @@ class StopRequest:
 
 
 class Stopped(SystemExit):
-    """Raised when a run was saved and stopped because of a signal. ``code`` is 128 + the number of the signal."""
+    """The exception for a run that was saved and stopped because of a signal. ``code`` is 128 + the signal's number."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(128 + number)
@@ -31,20 +31,20 @@ class Stopped(SystemExit):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised when a run was saved and stopped because of Ctrl-C. The message says how to resume."""
+    """The exception for a run that was saved and stopped because of Ctrl-C. The message says how to resume the run."""
 
 
 def leaving(number: int, text: str) -> Interrupted | Stopped:
-    """Return the exception to raise after a signal, when everything is saved. ``text`` says how to resume."""
+    """Return the exception to raise after a signal, when the run is saved. ``text`` says how to resume the run."""
     return Interrupted(text) if number == signal.SIGINT else Stopped(number, text)
 
 
 @contextlib.contextmanager
 def stop_requests(tell: Callable[[int], None] = lambda _: None) -> Iterator[StopRequest]:
-    """Let SIGINT and SIGTERM only set the request, inside the ``with`` block. The handlers are restored afterwards.
+    """Let SIGINT and SIGTERM only set the returned request inside the ``with`` block. Restore the handlers afterwards.
 
-    ``tell`` is called with each signal, from the signal handler. Outside the main thread nothing changes, since Python
-    allows handlers only in the main thread.
+    ``tell`` is called with each signal, from the signal handler. Outside the main thread this function does nothing,
+    since Python allows signal handlers only in the main thread.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -17,7 +17,8 @@ from polypath.training.schedules import ScheduleConfig, cycle_ends
 
 
 def snapshot_due(schedule: ScheduleConfig, epoch: int, epochs: int) -> int | None:
-    """Return the number (from 1) of the snapshot to take after ``epoch`` (from 0), or None if no cycle ends there."""
+    """Return the number of the snapshot to take after ``epoch``, or None if no cycle ends there. Snapshots are counted
+    from 1, epochs from 0."""
     ends = cycle_ends(schedule, epochs)
     return ends.index(epoch) + 1 if epoch in ends else None
 

@@ -3,7 +3,8 @@
 pretrained              the network that comes with the package
 FOLDER                  a saved network, or a finished run
 timm:NAME               a timm model with its pretrained weights; NAME may be hf-hub:OWNER/NAME or local-dir:FOLDER
-timm:NAME:FILE          a timm model with the weights of a checkpoint; FILE alone if the recipe's model is a timm model
+timm:NAME:FILE          a timm model with the weights of a checkpoint file
+FILE                    the same, if the recipe's model is a timm model
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from polypath.storage.decode import decode
 from polypath.storage.loading import reported_folder
 
 TIMM = "timm:"
-SKIPPED = 0.2  # probability that training skips the last block; lower for earlier ones, by timm's linear rule
+SKIPPED = 0.2  # probability that training skips the last block; lower for earlier blocks, by timm's linear rule
 _SAVED = ("local-dir:", "hf-hub:")
 
 
 class TimmStart(NamedTuple):
-    """A timm model to start from. ``source`` is its name in timm; ``checkpoint`` is a file of weights, or None for the
-    pretrained weights of timm."""
+    """A timm model to start from. ``source`` is the model's name in timm. ``checkpoint`` is a file of weights, or None
+    for the pretrained weights of timm."""
 
     source: str
     checkpoint: str | None
@@ -38,7 +39,7 @@ def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
     """Return the timm model that ``init`` refers to, or None if ``init`` is a saved network of Polypath.
 
     Raises:
-        ValueError: ``init`` is a file of weights, but no timm model is known.
+        ValueError: ``init`` is a file of weights, but ``model`` is not a timm model.
     """
     if init.startswith(TIMM):
         source = init.removeprefix(TIMM)
@@ -54,11 +55,11 @@ def timm_start(init: str, model: Family | None = None) -> TimmStart | None:
 
 
 def model_of(init: str) -> Family:
-    """Return the settings of the network that ``init`` refers to, with the number of classes that it has. A timm model
-    gets skips if possible.
+    """Return the settings of the network that ``init`` refers to, with the network's number of classes. A timm model
+    gets skippable blocks if possible.
 
     Raises:
-        ValueError: no such network, folder or file.
+        ValueError: there is no such network, folder or file.
     """
     timm = timm_start(init)
     if timm is None:
@@ -74,8 +75,8 @@ def _spec_of(source: str) -> TimmModel:
 
 
 def _with_skips(spec: TimmModel) -> TimmModel:
-    """Return the model with skippable blocks, if possible with a drop-path rate. A model without such blocks is
-    returned unchanged."""
+    """Return the model with skippable blocks, if possible with a drop-path rate. Return a model without such blocks
+    unchanged."""
     drawn = {**spec.model_arguments, "drop_path_rate": SKIPPED}
     for arguments in (drawn, spec.model_arguments):
         skipping = dataclasses.replace(spec, skips=True, model_arguments=arguments)
@@ -88,7 +89,7 @@ def _with_skips(spec: TimmModel) -> TimmModel:
 
 
 def fits(model: Family, init: str) -> bool:
-    """Whether a network of ``model`` can start from the weights of ``init``. The classes may differ."""
+    """Return whether a network of ``model`` can start from the weights of ``init``. The classes may differ."""
     other = model_of(init)
     if type(model) is not type(other):
         return False
@@ -106,7 +107,7 @@ def made_for(model: Family, init: str | None) -> tuple[int, bool] | None:
 
 def prepared_for(model: Family, init: str | None) -> Mapping[str, Any]:
     """Return the preprocessing that the pretrained timm model ``init`` expects, with timm's keys (``mean``, ``std``,
-    ``interpolation``, …). The mapping is empty if ``init`` is not a timm model, or if timm does not know its
+    ``interpolation``, …). The mapping is empty if ``init`` is not a timm model, or if timm does not define the model's
     preprocessing."""
     start = timm_start(init, model) if init else None
     return {} if start is None else get_preset(TIMM + start.source).prepared
@@ -123,16 +124,16 @@ def _sizes_of(source: str) -> tuple[int, bool]:
 
 def timm_net(model: Family, start: TimmStart, init: str, seed: int) -> PathNet:
     """Build the network of ``model`` with weights loaded by timm. The classifier is re-initialised if the weights have
-    another number of classes, and always with a checkpoint file.
+    another number of classes, or if they come from a checkpoint file.
 
     Raises:
-        ValueError: ``init`` is another model, or the weights cannot be found, read or loaded.
+        ValueError: ``init`` refers to another model, or the weights cannot be found, read or loaded.
     """
     if not isinstance(model, TimmModel):
         raise ValueError(f"model is a {model.family}, but init = {init!r} is a timm model: use a recipe of that family")
     spec = _spec_of(start.source)
     if model.model != spec.model:
-        raise ValueError(f"model.model = {model.model!r}: init = {init!r} is {spec.model!r}")
+        raise ValueError(f"model.model = {model.model!r}: init = {init!r} needs the model {spec.model!r}")
     weights: dict[str, Any] = {"pretrained": True}
     if start.checkpoint is not None:
         weights["pretrained_cfg_overlay"] = {"file": start.checkpoint, "custom_load": False}

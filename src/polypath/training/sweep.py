@@ -1,5 +1,5 @@
-"""Train many runs of one recipe, for several seeds and a grid of field values. The results are a table of mean ±
-standard deviation.
+"""Train many runs of one recipe, for several seeds and a grid of field values. The result is a table of errors (mean ±
+standard deviation).
 
     result = sweep(get_recipe("dfn-mr26-cifar10"), range(5), {"model.depth": (26, 38, 50)}, "sweeps/depth")
     print(result.text())
@@ -8,10 +8,10 @@ The folder ``out`` has ``sweep.json`` (the arguments), a run folder for each com
 and ``table.csv``, which are updated after each run. The same call continues a sweep: finished runs are read, started
 runs are resumed, and failed runs are tried again. A run that fails is retried ``retries`` times, then listed as failed.
 
-Each run is a process on this machine. ``workers`` runs go at the same time, distributed over the GPUs. They end with
-the sweep: Ctrl-C and SIGTERM are forwarded, so that the runs save and exit. If the sweep is killed, they exit at once
-(:mod:`polypath.training.own_process`). The sweep locks ``out``, and each run locks its own folder. With ``cluster`` the
-runs are tasks on a Ray cluster. All its machines must see ``out`` under the same path.
+Each run is a process on this machine. ``workers`` runs train at the same time, distributed over the GPUs. Ctrl-C and
+SIGTERM are forwarded to the runs, which save and exit. If the sweep is killed, its runs exit at once
+(:mod:`polypath.training.own_process`). The sweep locks ``out``, and each run locks its own folder. With ``cluster``,
+the runs are tasks on a Ray cluster. All machines of the cluster must see ``out`` under the same path.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ from polypath.training.trackers import check_tracker
 LOG = logging.getLogger(__name__)
 
 Runner = Callable[[Recipe, Path, int], None]
-"""A function that trains or resumes a run, called with recipe, folder and worker number. It raises if the run fails."""
+"""A function that trains or resumes a run. Its arguments are the recipe, the folder and the worker number. It raises an
+exception if the run fails."""
 Trained = tuple[dict[str, RunResult], dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The results of one combination of values, averaged over the seeds. Errors are in percent; ``std`` is None for
-    fewer than two runs."""
+    """The results of one combination of values, averaged over the seeds. Errors are in percent. Standard deviations are
+    None for fewer than two runs."""
 
     values: dict[str, Any]
     runs: int
@@ -100,20 +101,21 @@ def sweep(
     data_moved: str | os.PathLike[str] | None = None,
     run: Runner | None = None,
 ) -> SweepResult:
-    """Train ``recipe`` for each seed and each combination of the grid's values; see the module.
+    """Train ``recipe`` for each seed and each combination of the grid's values. The module's docstring describes the
+    files and processes.
 
     Args:
         grid: maps the dotted name of a field to a list of values.
-        cluster: address of a Ray cluster (``auto``: the one on this machine, ``local``: a new one).
+        cluster: address of a Ray cluster (``auto``: the cluster of this machine, ``local``: a new cluster).
         retries: how often a failed run is retried.
         data_moved: the folder in which the images are now, if they were moved. They must be the images of the started
             runs.
-        run: function that trains one run; by default in a separate process.
+        run: function that trains one run. By default, each run is trained in a separate process.
 
     Raises:
-        ValueError: a field is unknown or has an illegal value, there are no seeds, or ``out`` has another sweep.
-        ImportError: Ray (for ``cluster``) or a tracker is missing; the message has the extra to install.
-        Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and exited.
+        ValueError: a field is unknown or has an illegal value, there are no seeds, or ``out`` contains another sweep.
+        ImportError: Ray (for ``cluster``) or a tracker is missing; the message says which extra to install.
+        Interrupted, Stopped: Ctrl-C or SIGTERM was received; the runs have saved and exited.
     """
     seeds, grid = list(plain(list(seeds))), {name: list(plain(list(values))) for name, values in (grid or {}).items()}
     recipe = settled(recipe, data_moved)  # once, for all runs
@@ -133,16 +135,17 @@ def sweep(
 
 
 class Runs:
-    """A set of named runs, each trained in a folder of that name. Finished runs are read, and started runs are resumed.
+    """A set of named runs. Each run has a folder with the run's name. Finished runs are read, and started runs are
+    resumed.
 
     Args:
         recipes: maps the name of each run to its recipe.
-        folder: the parent folder of the runs. The caller of :meth:`train` must hold its lock.
+        folder: the parent folder of the runs. The caller of :meth:`train` must hold the lock of this folder.
         cluster, workers, retries, data_moved, run: as for :func:`sweep`.
 
     Raises:
         ValueError: ``workers`` is below 1, or images are missing.
-        ImportError: Ray (for ``cluster``) or a tracker is missing; the message has the extra to install.
+        ImportError: Ray (for ``cluster``) or a tracker is missing; the message says which extra to install.
     """
 
     def __init__(
@@ -168,11 +171,11 @@ class Runs:
             self._run = _reading(own, folder, recipes, None if data_moved is None else os.fspath(data_moved))
 
     def train(self, told: Callable[[dict[str, RunResult], dict[str, str]], None] | None = None) -> Trained:
-        """Train all runs. Return the results and the error messages of failed runs, each by run name. After each run,
-        ``told`` is called with both.
+        """Train all runs. Return the results of finished runs and the error messages of failed runs, by run name. After
+        each run, ``told`` is called with both mappings.
 
         Raises:
-            Interrupted, Stopped: Ctrl-C or SIGTERM; the runs have saved and exited.
+            Interrupted, Stopped: Ctrl-C or SIGTERM was received; the runs have saved and exited.
         """
         results: dict[str, RunResult] = {}
         failed: dict[str, str] = {}
@@ -196,16 +199,16 @@ class Runs:
                     elif isinstance(error, Stopped):
                         waiting.append((name, tried))
                     elif tried < self.retries:
-                        LOG.warning("%s: failed (%s), will be retried", name, _line(error))
+                        LOG.warning("%s: the run failed (%s) and will be retried", name, _line(error))
                         waiting.append((name, tried + 1))
                     else:
                         failed[name] = _line(error)
-                        LOG.warning("%s: failed (%s)", name, failed[name])
+                        LOG.warning("%s: the run failed (%s)", name, failed[name])
                     if told is not None:
                         told(results, failed)
             if waiting:
                 count = f"{len(results)} of {len(self.recipes)} runs finished"
-                left = f"stopped, with {count}; the same command into {self.folder} continues"
+                left = f"stopped with {count}; to continue, run the same command into {self.folder} again"
                 LOG.warning(left)
                 raise leaving(request.signal, left)
         return results, failed
@@ -220,9 +223,9 @@ def plan_of(
         ValueError: as for :func:`sweep`.
     """
     if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds = {list(seeds)}: give at least one, each once")
+        raise ValueError(f"seeds = {list(seeds)}: give at least one seed, and each seed only once")
     if "seed" in grid:
-        raise ValueError("the grid has the field 'seed'; give seeds in the argument seeds instead")
+        raise ValueError("the grid contains the field 'seed'; give seeds in the argument 'seeds' instead")
     if empty := [name for name, values in grid.items() if not len(values)]:
         raise ValueError(f"the grid has no values for {empty[0]!r}")
     plan: dict[str, tuple[dict[str, Any], Recipe]] = {}
@@ -231,14 +234,14 @@ def plan_of(
         for seed in seeds:
             name = ",".join([*(f"{k}={_word(v)}" for k, v in point.items()), f"seed={seed}"])
             if name in plan:
-                raise ValueError(f"the grid gives the run {name!r} twice")
+                raise ValueError(f"the grid contains the run {name!r} twice")
             plan[name] = (point, replace(recipe, {**point, "seed": seed}))
     return plan
 
 
 def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recipe], moved: str | None) -> Runner:
-    """Wrap ``run`` so that all runs read their images from the same folder. If all runs are finished and no images
-    ``moved``, none are needed."""
+    """Wrap ``run`` so that all runs read their images from the same folder. If all runs are finished and ``moved`` is
+    None, no images are needed."""
     if moved is None and all((folder / name / "summary.json").is_file() for name in recipes):
         return run
     found = places({folder / name: recipe.data for name, recipe in recipes.items()}, moved)
@@ -246,10 +249,10 @@ def _reading(run: Callable[..., None], folder: Path, recipes: Mapping[str, Recip
 
 
 def ray_runner(address: str) -> Runner:
-    """Return a runner on a Ray cluster. Each run gets a GPU if the cluster has any.
+    """Return a runner on a Ray cluster. Each run gets a GPU if the cluster has GPUs.
 
     Raises:
-        ImportError: Ray is missing; the message has the extra to install.
+        ImportError: Ray is missing; the message says which extra to install.
         ValueError: there is no cluster at ``address``.
     """
     ray = join_cluster(address)
@@ -266,15 +269,15 @@ def ray_runner(address: str) -> Runner:
 
 def _one(run: Runner, recipe: Recipe, path: Path, slot: int) -> RunResult:
     if (path / "recipe.json").is_file() and not _same(recipe_from_json(read_json(path / "recipe.json")), recipe):
-        raise ValueError(f"{path}: a run of another recipe")
+        raise ValueError(f"{path}: the folder contains a run of another recipe")
     if not (path / "summary.json").is_file():
         run(recipe, path, slot)
     return result_of(path)
 
 
 def _same(found: Recipe, wanted: Recipe) -> bool:
-    """Whether a run's recipe is the ``wanted`` one. The run may have resolved a precision of ``auto``, and the
-    teacher's folder may have moved, since the run keeps a copy."""
+    """Return whether a run's recipe is the recipe ``wanted``. The run may have resolved a precision of ``auto``, and
+    the teacher's folder may have moved, since the run keeps a copy of the teacher."""
     settled: dict[str, Any] = {"precision": found.precision} if wanted.precision == "auto" else {}
     if isinstance(wanted.objective, Taught) and isinstance(found.objective, Taught):
         before, now = found.objective.teacher, wanted.objective.teacher
@@ -289,10 +292,10 @@ class _Claim(TypedDict):
 
 
 def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any]) -> dict[str, Any]:
-    """Return the contents of ``sweep.json``. A call may add seeds to those of an earlier call.
+    """Return the contents of ``sweep.json``. A call may add seeds to the seeds of an earlier call.
 
     Raises:
-        ValueError: ``folder`` has other contents.
+        ValueError: ``folder`` contains another sweep or other files.
     """
     check_own(folder, "sweep.json", "sweep")
     file = folder / "sweep.json"
@@ -302,7 +305,7 @@ def _claim(folder: Path, recipe: Recipe, seeds: list[int], grid: dict[str, Any])
         before["recipe"] = recipe_to_json(recipe_from_json(before["recipe"]))  # adds the fields of newer versions
         for what in ("recipe", "grid"):
             if before[what] != here[what]:
-                raise ValueError(f"{folder} holds a sweep of another {what}: choose another --out")
+                raise ValueError(f"{folder} contains a sweep of another {what}: choose another --out")
         here["seeds"] = list(dict.fromkeys([*before["seeds"], *seeds]))
     return here
 

@@ -1,4 +1,4 @@
-"""Log a run to TensorBoard and, if the recipe says so, to W&B or trackio; and draw ``curves.png``."""
+"""Log a run to TensorBoard and, if the recipe says so, to W&B or trackio. Draw ``curves.png``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PROJECT = "polypath"
 
 
 class Trackers:
-    """The trackers of a run: TensorBoard, and a service if there is one."""
+    """The trackers of a run: TensorBoard, and the recipe's tracking service, if it has one."""
 
     def __init__(self, run_dir: Path, recipe: Recipe, step: int = 0) -> None:
         """
         Args:
-            step: the step from which the run resumes. TensorBoard then hides earlier events of later steps.
+            step: the step from which the run resumes. TensorBoard then hides old events of later steps.
 
         Raises:
-            ImportError: the package of the service is missing; the message has the extra to install.
+            ImportError: the package of the service is missing; the message says which extra to install.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -52,7 +52,7 @@ def check_tracker(service: str) -> ModuleType | None:
     """Import the package of a tracking service. Return None for ``none``.
 
     Raises:
-        ImportError: the package is missing; the message has the extra to install.
+        ImportError: the package is missing; the message says which extra to install.
     """
     return None if service == "none" else need(service, f"tracker {service!r}", service)
 
@@ -76,7 +76,7 @@ def open_service(service: str, run_dir: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _own_id(run_dir: Path) -> str:
-    """Return the run's id in the service. It is kept in ``tracker.json``, as folders may have equal names."""
+    """Return the run's id in the service. It is kept in ``tracker.json``, since run folders may have equal names."""
     file = run_dir / "tracker.json"
     with contextlib.suppress(ValueError, KeyError):
         return read(file, dict[str, str])["id"]
@@ -86,7 +86,7 @@ def _own_id(run_dir: Path) -> str:
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, title: str) -> None:
-    """Plot the losses and errors in ``metrics.jsonl`` over the epochs, as PNG."""
+    """Plot the losses and errors of ``rows`` over the epochs, and write the plot to ``file`` as PNG."""
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

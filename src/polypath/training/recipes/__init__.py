@@ -1,10 +1,10 @@
-"""Recipes by name. There are recipes of the papers (``crescendonet_128-cifar10``), small ones for two CPU cores
-(``-small``, ``-digits``) and modern ones (``-modern``). Others are for small budgets (``-fast``), for
+"""Recipes by name. There are recipes of the papers (``crescendonet_128-cifar10``), small recipes for two CPU cores
+(``-small``, ``-digits``) and modern recipes (``-modern``). Others are for small budgets (``-fast``), for
 ``polypath ladder`` (``-ladder``, ``-sandwich``) and for your own images (``my-images``).
 
 A name is MODEL-DATASET, with a suffix for variants. A "+" after the dataset means that images are augmented as in the
-papers. Values that a paper does not state are listed in the recipe's ``assumed``, with the reason for each. ``_`` and
-``-`` in a name are equivalent.
+papers. If a paper does not state a value, the recipe's ``assumed`` contains the reason for the value. ``_`` and ``-``
+in a name are equivalent.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def get_recipe(name: str) -> Recipe:
     """Return the recipe called ``name``.
 
     Raises:
-        ValueError: an unknown name; the message lists similar ones.
+        ValueError: the name is unknown; the message lists similar names.
     """
     return _entry(name).recipe
 
 
 def about(name: str) -> str:
-    """Return where the paper prints the recipe's result (a table, for example), or what the recipe is for.
+    """Return the place in the paper that states the recipe's result (for example, a table), or the recipe's purpose.
 
     Raises:
-        ValueError: as :func:`get_recipe`.
+        ValueError: as for :func:`get_recipe`.
     """
     return _entry(name).about
 

@@ -27,19 +27,20 @@ DATA: dict[str, DataConfig] = {
         source="imagenet", size=224, resize_to=256, augment=IMAGENET, test_split="validation", streaming=True
     ),
 }
-"""Datasets by the papers' names. "+" means pad, crop and mirror; "++" means the same with reflected borders (FractalNet
-§4)."""
+"""The datasets, under the papers' names. "+" means that images are padded, cropped and mirrored. "++" means the same
+with reflected borders (FractalNet §4)."""
 
 
 class Entry(NamedTuple):
-    """A recipe, and where the paper prints its result. If it is not from a paper, ``about`` is the recipe's purpose."""
+    """A recipe, and in ``about`` the place in the paper that states its result. If the recipe is not from a paper,
+    ``about`` is its purpose."""
 
     recipe: Recipe
     about: str
 
 
 def model_of(preset: str, dataset: str, **arguments: Any) -> Family:
-    """Return the settings of a registered model, with the number of classes of a dataset."""
+    """Return the settings of the registered model ``preset``, with the number of classes of ``dataset``."""
     spec = get_preset(preset).spec
     return dataclasses.replace(spec, num_classes=CLASSES[dataset.rstrip("+")], **arguments)
 
@@ -50,10 +51,11 @@ def derive(
     changes: Mapping[str, Any] | None = None,
     assumed: Mapping[str, str | None] | None = None,
 ) -> Recipe:
-    """Return a copy of ``base`` with another name and new values in some fields (dotted names).
+    """Return a copy of ``base`` with another name and the values of ``changes``, which maps dotted names of fields to
+    new values.
 
     ``assumed`` adds reasons; a value of None removes the reason. Reasons for changed fields are dropped unless they are
-    given again. Reasons for fields that the new model or objective does not have are dropped too.
+    given again. Reasons for fields that the new model or objective does not have are also dropped.
     """
     changes, assumed = dict(changes or {}), dict(assumed or {})
     given = {field: reason for field, reason in base.assumed.items() if field not in changes}

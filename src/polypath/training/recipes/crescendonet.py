@@ -2,7 +2,7 @@
 
 The optimiser is SGD with Nesterov momentum, or Adam. Initial weights are truncated normal, and batches have 128 images.
 The linear layers have L2 regularisation, and the convs have no weight decay. Dropout and drop-path are used. Training
-takes 700 epochs on CIFAR and 70 on SVHN; path-wise training takes 1400 and 100.
+takes 700 epochs on CIFAR and 70 on SVHN. Path-wise training takes 1400 epochs on CIFAR and 100 on SVHN.
 """
 
 from __future__ import annotations

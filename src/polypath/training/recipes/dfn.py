@@ -1,8 +1,9 @@
 """Recipes of deeply-fused nets (Zhao et al. 2016, §6.2 and §6.4, Appendix A.1; Tables 1 to 7, Figures 2, 4, 5).
 
-On CIFAR and SVHN: SGD with Nesterov momentum 0.9, weight decay 1e-4, batches of 64 over two GPUs, and 400 epochs (40 on
-SVHN). The learning rate is divided by 10 at 1/2, 3/4 and 7/8 of the run. On ImageNet: batches of 256 and 100 epochs.
-The learning rate is divided by 10 every 30 epochs.
+On CIFAR and SVHN, the optimiser is SGD with Nesterov momentum 0.9 and weight decay 1e-4. Batches of 64 images are split
+over two GPUs, and training takes 400 epochs (40 on SVHN). The learning rate is divided by 10 at 1/2, 3/4 and 7/8 of the
+run. On ImageNet, batches have 256 images, training takes 100 epochs, and the learning rate is divided by 10 every 30
+epochs.
 """
 
 from __future__ import annotations

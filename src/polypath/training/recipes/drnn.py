@@ -1,9 +1,12 @@
 """Recipes of dynamic recursive nets (Guo et al., CVPR 2019, §4; Tables 1 to 3, Fig. 6) and of the paper's baselines:
 ResNets, MobileNetV2 and ConvNet-AIG, which is the special case of a single loop.
 
-On CIFAR: SGD, weight decay 5e-4, batches of 256, 350 epochs and target rate 0.7. The learning rate is divided by 10 at
-epochs 150 and 250. On ImageNet: weight decay 1e-4 and 100 epochs. The learning rate is divided by 10 every 30 epochs.
-The target rate is 0.7 for the counterparts of ResNet-101, 0.8 for those of ResNet-50 and 0.9 for those of MobileNetV2.
+On CIFAR, the optimiser is SGD with weight decay 5e-4, batches have 256 images, training takes 350 epochs, and the
+target rate is 0.7. The learning rate is divided by 10 at epochs 150 and 250.
+
+On ImageNet, the weight decay is 1e-4, training takes 100 epochs, and the learning rate is divided by 10 every 30
+epochs. The target rate is 0.7 for the counterparts of ResNet-101, 0.8 for those of ResNet-50 and 0.9 for those of
+MobileNetV2.
 """
 
 from __future__ import annotations
@@ -122,7 +125,7 @@ def _recursion() -> Iterator[Entry]:
     slower = derive(
         shared, shared.name, {"optim.lr": 0.01}, {"optim.weight_decay": "not stated for this run: as in the other runs"}
     )
-    yield Entry(slower, "Table 3 and Figure 6, naive recursion (the paper: it fails)")
+    yield Entry(slower, "Table 3 and Figure 6, naive recursion (which fails, says the paper)")
     lvbn = _plain(_IMAGENET, "r_resnet53_lvbn_imagenet", "r_resnet53_lvbn-imagenet")
     yield Entry(lvbn, "Table 3 and Figure 6, LVBN without gates")
     longer = {

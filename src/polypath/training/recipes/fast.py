@@ -1,16 +1,16 @@
-"""Recipes for small budgets: the networks of ``-ladder`` recipes with techniques for short training. They are not from
-a paper.
+"""Recipes for small budgets: the networks of ``-ladder`` recipes with techniques for short training. The recipes are
+not from a paper.
 
-Muon optimises the convs, and SGD with Nesterov momentum the rest, with a one-cycle schedule, batches of 256 and label
-smoothing. Images are flipped alternately, and shifted by up to two pixels with reflection. Networks have a whitening
-layer and are initialised near the identity. These techniques are from Jordan 2024
-(https://github.com/KellerJordan/cifar10-airbench); the networks, objectives and learning rates are not.
+Muon optimises the convs, and SGD with Nesterov momentum optimises the other parameters. The schedule is one-cycle,
+batches have 256 images, and labels are smoothed. Each image is flipped in every second epoch, and shifted by up to two
+pixels with reflection. Networks have a whitening layer and are initialised near the identity. These techniques are from
+Jordan 2024 (https://github.com/KellerJordan/cifar10-airbench); the networks, objectives and learning rates are not.
 
-Each technique has separate fields. :data:`WITHOUT` has the values of these fields without the technique.
+Each technique has separate fields. :data:`WITHOUT` contains the values of these fields without the technique.
 ``python -m benchmarks ablate RECIPE`` removes and adds the techniques one by one.
 
-``fractalnet-cifar10-bundle`` trains the network of the bundle that comes with the package. It is wider and is trained
-with the sandwich rule. The whole network learns on each mini-batch. The cheapest path and a path drawn by local
+``fractalnet-cifar10-bundle`` trains the network of the bundle that comes with the package. This network is wider and is
+trained with the sandwich rule. The whole network learns on each mini-batch. The cheapest path and a path drawn by local
 drop-path learn on a share of the images (``objective.images``).
 """
 
@@ -54,7 +54,7 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
     "identity start": {"model.start": "drawn"},
     "bf16": {"precision": "fp32"},
 }
-"""Maps each technique to the fields of a recipe without it, in the order of the table. Without Muon, SGD optimises all
+"""Maps each technique to the field values of a recipe without this technique. Without Muon, SGD optimises all
 weights."""
 
 FRACTAL_FAST = derive(
@@ -85,7 +85,7 @@ BUNDLE = derive(
 
 
 def entries() -> Iterator[Entry]:
-    yield Entry(BUNDLE, "the pretrained bundle in this package; 5,000 held-out images choose and calibrate its paths")
+    yield Entry(BUNDLE, "the bundle in this package; its paths are chosen and calibrated on 5,000 held-out images")
     models: tuple[tuple[Family, Objective], ...] = (
         (CRESCENDO, DropPath(rate=0.3)),
         (RESNET, DropPath(mode="stochastic-depth")),

@@ -3,7 +3,7 @@
 The optimiser is SGD with momentum, and initial weights are Xavier. The learning rate drops each time that half of the
 remaining epochs are over. Each block has a dropout rate. Drop-path is local for half of the mini-batches and global for
 the others. All numbers of the training section are missing in our copy of the paper. The values here are from public
-transcriptions of it, and each is listed in ``assumed``.
+transcriptions of the paper, and ``assumed`` lists each of these values.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _ultra_deep() -> Iterator[Entry]:
         deep = derive(_on(dataset, model), f"{model}-{dataset}", {"batch_size": 50}, notes)
         yield Entry(deep, f"Table 3, {depth} layers" + (" and Table 4, its columns" if depth == 40 else ""))
         plain = derive(deep, f"fractalnet_plain_{depth}-{dataset}", {"objective": OnePath(paths=f"column={columns}")})
-        place = "Table 4" if depth <= 40 else "§4.2 (the paper: 160 layers fail)"
+        place = "Table 4" if depth <= 40 else "§4.2 (160 layers fail, says the paper)"
         yield Entry(plain, f"{place}, a plain net of {depth} layers (the deepest column alone, from scratch)")
 
 

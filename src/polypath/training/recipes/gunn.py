@@ -1,8 +1,8 @@
 """Recipes of GUNN (Qiao et al., ICML 2018, §6.2; Tables 1 to 5).
 
-The optimiser is SGD with momentum 0.9 and weight decay 1e-4. On CIFAR: batches of 64, 300 epochs, and "mirroring and
-shifting". The learning rate is divided by 10 at epochs 150 and 225. On ImageNet: batches of 256 and DenseNet's
-schedule. Ensembles are six snapshots of one run.
+The optimiser is SGD with momentum 0.9 and weight decay 1e-4. On CIFAR, batches have 64 images, training takes 300
+epochs, and the augmentation is "mirroring and shifting". The learning rate is divided by 10 at epochs 150 and 225. On
+ImageNet, batches have 256 images, and the schedule is DenseNet's. Ensembles are six snapshots of one run.
 """
 
 from __future__ import annotations
@@ -103,5 +103,5 @@ def _imagenet(model: str) -> Recipe:
 
 
 def _kept(*fields: str) -> dict[str, str | None]:
-    """Return reasons of the base recipe that still hold after these fields were set again."""
+    """Return the base recipe's reasons for ``fields``. The reasons also hold for the new values of these fields."""
     return {field: _BASE.assumed[field] for field in fields}

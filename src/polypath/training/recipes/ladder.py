@@ -1,13 +1,14 @@
-"""Recipes for ``polypath ladder``, which compares paths with twins. They are short enough for two CPU cores.
+"""Recipes for ``polypath ladder``, which compares paths with the same paths trained alone (twins). Training is short
+enough for two CPU cores.
 
 ``-ladder`` recipes train with drop-path, as in the papers. ``-sandwich`` recipes train the same networks on the same
-images for the same number of epochs, but with the sandwich rule and in-place distillation. They are not from the
-papers. In these, paths other than the whole network learn on a share of each mini-batch. With this share, training
-costs at most three quarters of the cost of training the paths below as separate networks.
+images for the same number of epochs, but with the sandwich rule and in-place distillation. Their settings are not from
+the papers. In ``-sandwich`` recipes, paths other than the whole network learn on a share of each mini-batch. The share
+is so small that training costs at most three quarters as much as training the same paths as separate networks.
 
 The recipes train on 45,000 images of CIFAR-10 for three or four epochs. Three seeds of a network and all its twins cost
-0.21, 0.17 and 0.18 PFLOP (counted) for the three families, 0.57 together. Runs are so short that they need no random
-crops.
+0.21, 0.17 and 0.18 PFLOP (counted) for the three families, and 0.57 in total. Runs are so short that they need no
+random crops.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def entries() -> Iterator[Entry]:
     )
     for model, objective, epochs, students in sandwiches:
         changes = {"model": model, "objective": objective, "epochs": epochs}
-        purpose = f"the whole teaches {students}: {' '.join(f'--paths {path}' for path in objective.paths)}"
+        purpose = f"the whole network teaches {students}: {' '.join(f'--paths {path}' for path in objective.paths)}"
         yield Entry(derive(FRACTAL, f"{model.family}-cifar10-sandwich", changes), purpose)
 
 
 def taught(images: float, *paths: str) -> Sandwich:
-    """Return an objective by which ``paths`` learn on a share of the images, half from the labels and half from the
-    whole network."""
+    """Return an objective that trains ``paths`` on the share ``images`` of the images, half on the labels and half on
+    the outputs of the whole network."""
     return Sandwich(paths=paths, images=images, labels=0.5)

@@ -1,7 +1,8 @@
 """Modern recipes: the networks of the papers with later training techniques. The settings are not from a paper.
 
-They use a cosine schedule with warm-up, label smoothing, mixup or cutmix in turn, an exponential moving average of the
-weights, bf16 and channels-last. Some training images are held out to choose the best epoch.
+The recipes use a cosine schedule with warm-up, label smoothing, mixup and cutmix (one of them per batch), an
+exponential moving average of the weights, bf16 and channels-last. Some training images are held out to choose the best
+epoch.
 """
 
 from __future__ import annotations

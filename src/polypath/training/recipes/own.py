@@ -1,4 +1,4 @@
-"""``my-images``: a recipe for your own images. Its open fields are settled from facts about these images
+"""``my-images``: a recipe for your own images. The recipe's open fields are settled from facts about these images
 (:mod:`polypath.training.settle`)."""
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ MY_IMAGES = Recipe(
 
 def entries() -> Iterator[Entry]:
     yield Entry(
-        MY_IMAGES, "your own pictures: --data.source DIR is all that it needs; the rest is settled by a look at them"
+        MY_IMAGES, "your own pictures: give their folder with --data.source DIR; other fields are settled from them"
     )

@@ -1,11 +1,14 @@
-"""Small recipes, which take minutes on two CPU cores, to see the behaviour in each paper and to try things.
+"""Small recipes, which train in minutes on two CPU cores. They show the behaviour that each paper describes.
 
-``-digits`` recipes train on scikit-learn's 1,797 images of 8×8 pixels, which need no download. ``-cifar10-small``
-recipes train on 10,000 images of CIFAR-10 for 12 epochs; path-wise training takes twice as many, as in the paper. They
-are tested on all 10,000 test images. 1,000 more training images are held out to choose the best epoch. They run in bf16
-on processors with instructions for it (AVX512_BF16, AMX), which halves the time, and in float32 on others.
-``-cifar10-mini`` recipes are half as wide and train on 5,000 images for 10 epochs in float32. They take minutes on one
-core, and compare path-wise training with whole-net training, both without drop-path.
+``-digits`` recipes train on scikit-learn's 1,797 images of 8×8 pixels, which need no download.
+
+``-cifar10-small`` recipes train on 10,000 images of CIFAR-10 for 12 epochs. Path-wise training takes twice as many
+epochs, as in the paper. All 10,000 test images are used, and 1,000 more training images are held out to choose the best
+epoch. Training runs in bf16 on processors with bf16 instructions (AVX512_BF16, AMX), which halves the time, and in
+float32 on others.
+
+``-cifar10-mini`` networks are half as wide and train on 5,000 images for 10 epochs in float32. Training takes minutes
+on one core. These recipes compare path-wise training with whole-net training, both without drop-path.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ def entries() -> Iterator[Entry]:
 
 
 def _digits() -> Iterator[Entry]:
-    yield Entry(derive(DIGITS, "crescendonet-digits"), "what `make demo` trains")
+    yield Entry(derive(DIGITS, "crescendonet-digits"), "the recipe that `make demo` trains")
     for name, model, objective in (
         ("plain", PlainNet(depth=11, width=35), Whole()),
         ("fractalnet", FractalNet(filters=(32, 64, 64)), DropPath(mode="mixed", rate=0.15)),
@@ -100,7 +103,7 @@ def _digits() -> Iterator[Entry]:
         ("drnn", RECURSIVE, TargetRate(target=0.7, weight=2.0)),
     ):
         changes = {"model": replace(model, in_chans=1), "objective": objective, "optim": SGD}
-        yield Entry(derive(DIGITS, f"{name}-digits", changes), "the same images, another family")
+        yield Entry(derive(DIGITS, f"{name}-digits", changes), "another family on the same images")
 
 
 def _cifar10() -> Iterator[Entry]:
@@ -137,7 +140,7 @@ def _variants() -> Iterator[Entry]:
         "crescendonet",
         "distil",
         {"objective": Distil(paths=("branches=1", "branches=2"))},
-        "the whole teaches branches",
+        "the whole network teaches branches",
     )
     tied = {"model.own_norms": True, "objective": TiedColumns(rate=0.15)}
     yield variant("fractalnet", "tied", tied, "a local sample and all columns on each mini-batch")

@@ -36,6 +36,7 @@ Decision = Callable[[Recipe, ImageFacts], tuple[Mapping[str, Any], str]]
 """A function that returns values of fields, by dotted name, and the reason for these values."""
 
 SIDES = (32, 48, 64)  # pixels; the package's network was trained on 32
+WORK = 75_000  # images of 32x32 pixels in all epochs, from which on images are not made larger: 10 minutes on 2 old cores
 LARGEST = 128  # pixels; for a timm model that takes images of any size
 SMALL = 48  # pixels; images up to this side count as icons, digits or thumbnails, not as photos
 HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share of images that are held out; least per class; most in total
@@ -151,6 +152,11 @@ def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if facts.alike and model.min_size <= side < least:
         return {"data.size": side}, f"all images have {side}x{side} pixels"
     size = max([s for s in SIDES if s <= side] or [least])
+    images = _left(recipe, facts)
+    quick = max([s for s in SIDES if images * _usual_epochs(images) * (s / SIDES[0]) ** 2 <= WORK] or [SIDES[0]])
+    if quick < size:
+        why = f"larger images take longer, and there are {images:,}; --data.size {size} may be more accurate"
+        return {"data.size": max(quick, model.min_size)}, why
     size = max(size, model.min_size)
     return {"data.size": size}, f"the shorter side of an image is {side} pixels (median); larger sizes take longer"
 
@@ -227,10 +233,14 @@ def _batch(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
 
 def _epochs(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     images = _trained(recipe, facts)
-    epochs = min(100, max(8, round(800 / math.sqrt(images))))
+    epochs = _usual_epochs(images)
     if _few(facts) and (more := round(STEPS_OF_FEW * recipe.batch_size / images)) > epochs:
         return {"epochs": min(more, 500)}, f"there are few images, so {STEPS_OF_FEW:,} steps, at most 500 epochs"
     return {"epochs": epochs}, f"800 divided by the square root of {images:,} training images, within 8 to 100"
+
+
+def _usual_epochs(images: int) -> int:
+    return min(100, max(8, round(800 / math.sqrt(images))))
 
 
 def _norms(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:

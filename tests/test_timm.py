@@ -43,7 +43,7 @@ def test_every_name_is_there_and_none_is_timms_own():
 
 def test_a_name_of_timms_own_is_refused(monkeypatch):
     monkeypatch.setitem(PRESETS, "resnet50", PRESETS["crescendonet_32"])
-    with pytest.raises(ValueError, match="'resnet50' is timm's own"):
+    with pytest.raises(ValueError, match="'resnet50' already exists in timm"):
         ours.register()
     assert timm.models.model_entrypoint("resnet50").__module__ == "timm.models.resnet"
 
@@ -131,16 +131,16 @@ def test_what_timms_scripts_pass_to_every_model():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("crescendonet_32", {"pretrained": True}, r"no weights for 'crescendonet_32'; polypath.load"),
+        ("crescendonet_32", {"pretrained": True}, r"no weights for 'crescendonet_32'; use polypath.load"),
         ("crescendonet_32.a1", {}, "no tags"),
         ("crescendonet_32", {"features_only": True, "feature_cls": "hook"}, "feature_cls='hook': must be 'getter'"),
         ("crescendonet_32", {"features_only": True, "out_indices": (0, 3)}, r"indices = \(0, 3\)"),
-        ("gunn_small", {"drop_rate": 0.5}, "drop_rate=0.5: 'gunn_small' does not have it"),
-        ("crescendonet_32", {"drop_path_rate": 0.5}, "drop_path_rate=0.5: 'crescendonet_32' does not have it"),
+        ("gunn_small", {"drop_rate": 0.5}, "drop_rate=0.5: 'gunn_small' has no such argument"),
+        ("crescendonet_32", {"drop_path_rate": 0.5}, "drop_path_rate=0.5: 'crescendonet_32' has no such argument"),
         ("crescendonet_32", {"global_pool": ""}, "a classifier needs a pool"),
         ("skip_vgg11", {}, "Unknown model"),
         ("crescendonet_32", {"global_pool": "max"}, "global_pool='max'"),
-        ("crescendonet_32", {"depth": 3}, "has no argument 'depth'; it has .*widths"),
+        ("crescendonet_32", {"depth": 3}, "has no argument 'depth'; its arguments are .*widths"),
         ("crescendonet_32", {"num_classes": -1}, "num_classes = -1"),
     ],
 )
@@ -239,7 +239,7 @@ def test_other_packages_models_give_their_own_features():
     assert [m.shape for m in fixed.forward_intermediates(x[:, :, :32, :32])[1]] == [(2, 192, 2, 2)] * 2
     tokens = fixed.forward_intermediates(x[:, :, :32, :32], 1, output_fmt="NLC", intermediates_only=True)
     assert [m.shape for m in tokens] == [(2, 4, 192)]
-    with pytest.raises(ValueError, match="takes 32x32 only"):
+    with pytest.raises(ValueError, match="must be 32x32 for this model"):
         fixed.forward_intermediates(x)
     with pytest.raises(ValueError, match=r"'NHWC'.*must be one of NCHW or NLC"):
         fixed.forward_intermediates(x[:, :, :32, :32], output_fmt="NHWC")

@@ -63,7 +63,7 @@ def test_a_corrected_network_is_another_artifact_and_says_so(net, images, tmp_pa
     assert read_config(tmp_path / "corrected")["gates"] == correction.record
     assert "gates" not in read_config(tmp_path / "trained")
     card = (tmp_path / "corrected/README.md").read_text()
-    assert "**gates**: not as trained: their biases are shifted so that they let pass 0.7" in card
+    assert "**gates**: not as trained: their biases were shifted so that they open for 0.7" in card
     assert "on 500 held-out images" in card
     again = pp.load(tmp_path / "corrected")
     assert again.config.get("gates") == correction.record

@@ -81,7 +81,7 @@ def test_one_writer_a_run(folder, capsys, tmp_path):
     with held(folder) as (pid, leave):
         for command in (["resume"], ["resume", "--epochs", "9"], ["paths"], ["report"]):
             said = refused(capsys, command[0], folder, *command[1:])
-            assert f"{folder}: process {pid} is writing into it; only one at a time can" in said
+            assert f"{folder}: process {pid} is writing into this folder; only one process can at a time" in said
         status, _, _ = run(capsys, "report", folder, "--images", "60", "--out", tmp_path / "page.html")
         assert status == 0  # it only counts its looks in the run
         os.write(leave, b".")

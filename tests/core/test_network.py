@@ -125,10 +125,10 @@ def test_an_extracted_network_can_be_extracted_from(x):
     assert grandchild.config.get("paths") == str(net.paths("branches=3"))
     with pytest.raises(ValueError, match="no operand '2'"):
         child.paths("branches=2")
-    with pytest.raises(ValueError, match="has one branch only, not this"):
+    with pytest.raises(ValueError, match="has only another branch"):
         grandchild.paths("branches=4")
     column = pp.extract(pp.create_model("fractalnet16_small", filters=(4, 8)), "column=2")
-    with pytest.raises(ValueError, match="no longer has it"):
+    with pytest.raises(ValueError, match="no longer has this path"):
         column.paths("column=3")
 
 

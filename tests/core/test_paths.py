@@ -61,7 +61,7 @@ def test_a_choice_is_a_mapping_and_hashable(crescendo):
         ("branches=5", "1, 2, 3, 4"),
         ("branches=0", "1, 2, 3, 4"),
         ("branches=x", "1, 2, 3, 4"),
-        ("branches=1/2", "3 separated by '/'"),
+        ("branches=1/2", "3 lists separated by '/'"),
         ("branches=1,1", "twice"),
         ("branch=1", "branches"),
         ("column=1", "branches"),

@@ -61,9 +61,9 @@ def test_a_larger_image_is_cropped_without_padding(images: Tensor) -> None:
 
 
 def test_impossible_crops_are_refused(images: Tensor) -> None:
-    with pytest.raises(ValueError, match="12x10 pixels: too small for crops of 16x16"):
+    with pytest.raises(ValueError, match="12x10 pixels are too small for crops of 16x16"):
         A.pad_and_crop(images, 0, seeded(), size=16)
-    with pytest.raises(ValueError, match="pad = 10: too large to reflect images of 12x10 pixels"):
+    with pytest.raises(ValueError, match="pad = 10: is too large to reflect images of 12x10 pixels"):
         A.pad_images(images, 10, "reflect")
     with pytest.raises(ValueError, match="too small"):
         A.centre_crop(images, 11)
@@ -275,7 +275,9 @@ def test_grey_images_get_light_too() -> None:
 
 
 def test_light_needs_floats(images: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"torch\.uint8 images with 3 channels: needs floating point"):
+    with pytest.raises(
+        ValueError, match=r"torch\.uint8 with 3 channels cannot be distorted: they must be floating point"
+    ):
         A.photometric(images, seeded())
 
 
@@ -297,7 +299,7 @@ def test_views_are_averaged_as_probabilities() -> None:
     assert torch.allclose(A.average_views(logits, 3).exp(), mean, atol=1e-6)
     assert not torch.allclose(A.average_views(logits, 3), logits.reshape(2, 3, 5).mean(1), atol=1e-2)
     assert A.average_views(logits, 1) is logits
-    with pytest.raises(ValueError, match="6 rows of logits: not a multiple of 4 views"):
+    with pytest.raises(ValueError, match="logits have 6 rows: the number must be a multiple of 4 views"):
         A.average_views(logits, 4)
 
 

@@ -39,7 +39,9 @@ def test_two_other_label_columns_are_refused_as_ambiguous(parquet_folder: Write)
     numbers = {name: list(range(12)) for name in ("fine_label", "rough_label")}
     kinds = {name: Value("int64") for name in numbers}
     root = parquet_folder(columns=numbers, features=kinds, drop=("label",))
-    with pytest.raises(ValueError, match=r"several columns that may be a label: fine_label, rough_label; name one"):
+    with pytest.raises(
+        ValueError, match=r"several columns that can be the label_column; choose one of fine_label, rough_label"
+    ):
         load_images(DataConfig(source=str(root)))
 
 

@@ -35,13 +35,13 @@ def test_svhn_of_dfn_holds_out_two_parts() -> None:
     [
         ({"pad": -1}, r"AugmentConfig.pad = -1: must be a whole number of at least 0"),
         ({"pad": 1.5}, "AugmentConfig.pad = 1.5"),
-        ({"shorter_side": (480, 256)}, r"shorter_side = \(480, 256\): the second must not be below the first"),
+        ({"shorter_side": (480, 256)}, r"shorter_side = \(480, 256\): the second number must not be below the first"),
         ({"shorter_side": (256, 480), "scale": (0.08, 1)}, "shorter_side .*: cannot be combined with scale"),
         ({"shorter_side": (256.5, 480)}, "each entry is a whole number"),
         ({"jitter": 1.5}, r"AugmentConfig.jitter = 1.5: must be a number in \[0, 1\]"),
         (
             {"photometric": True, "jitter": 0.4},
-            "photometric = True: already means jitter 0.5 and lighting 0.1; give either",
+            "photometric = True: is the same as jitter 0.5 and lighting 0.1; give either",
         ),
         ({"pad_mode": "edge"}, "pad_mode = 'edge': must be one of zero, reflect"),
         ({"mirror": 1}, "mirror = 1: must be true or false"),
@@ -73,20 +73,26 @@ def test_bad_augmentation_is_refused(fields: dict[str, Any], message: str) -> No
         ({"hold_out": "half"}, "hold_out = 'half'"),
         ({"channels": 4}, "channels = 4: must be one of 1, 3, None"),
         ({"eval_crops": 5}, "eval_crops = 5: must be one of 1, 10"),
-        ({"eval_crops": 10, "size": 32}, "ten crops need resize_to larger than size"),
-        ({"eval_crops": 10, "size": 32, "resize_to": 32}, "ten crops need resize_to larger than size"),
-        ({"resize_to": 256}, "resize_to = 256: needs size"),
-        ({"size": 224, "resize_to": 200}, "resize_to = 200: needs size, at most as large"),
-        ({"streaming": True}, "size = None: streaming needs"),
-        ({"validation_extra": 5}, "validation_extra = 5: needs extra_split"),
+        ({"eval_crops": 10, "size": 32}, "eval_crops = 10: requires a resize_to that is larger than size"),
+        (
+            {"eval_crops": 10, "size": 32, "resize_to": 32},
+            "eval_crops = 10: requires a resize_to that is larger than size",
+        ),
+        ({"resize_to": 256}, "resize_to = 256: requires a size"),
+        ({"size": 224, "resize_to": 200}, "resize_to = 200: requires a size that is not larger"),
+        ({"streaming": True}, "size = None: must be a number of pixels if streaming"),
+        ({"validation_extra": 5}, "validation_extra = 5: requires an extra_split"),
         ({"validation_split": "val", "validation": 5}, "give either a split or numbers"),
-        ({"test_split": "train"}, "test_split = 'train': is a training split"),
-        ({"extra_split": "train"}, "extra_split = 'train': is already train_split"),
+        ({"test_split": "train"}, "test_split = 'train': must not be a training split"),
+        ({"extra_split": "train"}, "extra_split = 'train': must differ from train_split"),
         ({"test_fraction": 1.0}, "test_fraction = 1.0"),
-        ({"mean": (0.5,)}, r"std = None: must have a number for each of mean's \(\(0.5,\)\)"),
-        ({"mean": (0.5,), "std": (0.5, 0.5)}, "std = .*: must have a number for each of mean's"),
+        ({"mean": (0.5,)}, r"std = None: must have as many numbers as mean \(\(0.5,\)\)"),
+        ({"mean": (0.5,), "std": (0.5, 0.5)}, "std = .*: must have as many numbers as mean"),
         ({"mean": (0.5,), "std": (0.0,)}, r"std = \(0.0,\)"),
-        ({"mean": (0.5,), "std": (0.5,), "normalise": "mean"}, "normalise = 'mean': give either it or mean and std"),
+        (
+            {"mean": (0.5,), "std": (0.5,), "normalise": "mean"},
+            "normalise = 'mean': give either normalise or mean and std",
+        ),
         ({"mean": (0.5,), "std": (0.5,), "channels": 3}, r"mean = \(0.5,\): must have 3 numbers, one per channel"),
     ],
 )
@@ -102,5 +108,7 @@ def test_given_means_are_subtracted_and_deviations_divide() -> None:
     assert isinstance(given.test, Split)
     pixels = given.test.images[:8].float() / 255
     assert torch.allclose(read, (pixels - 0.25) / 0.5, atol=1e-6)
-    with pytest.raises(ValueError, match=r"data\.mean = \(0.1, 0.2, 0.3\): the images have 1 channels"):
+    with pytest.raises(
+        ValueError, match=r"data\.mean = \(0.1, 0.2, 0.3\): must have 1 numbers, one per channel of the images"
+    ):
         load_images(DataConfig(cache=False, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)))

@@ -345,17 +345,20 @@ def test_shuffled_training_images_without_changes_for_statistics() -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size = 0: must be a whole number of at least 1"),
-        ({"batch_size": 64, "drop_last": True}, "batch_size = 64: larger than the 50 images"),
+        ({"batch_size": 64, "drop_last": True}, "batch_size = 64: must be at most 50, the number of images"),
         ({"rank": 2, "world_size": 2}, r"rank = 2: must be a whole number from 0 to 1"),
         ({"batch_size": 9, "rank": 0, "world_size": 2}, "batch_size = 9: must be a multiple of world_size 2"),
-        ({"batch_size": 8, "world_size": 4, "shuffle": True}, "last batch of 50 images has 2, fewer than 4 processes"),
+        (
+            {"batch_size": 8, "world_size": 4, "shuffle": True},
+            "last batch of the 50 images has only 2, fewer than the 4",
+        ),
         ({"mean": (0.5,)}, "one value for each of 3 channels"),
-        ({"std": (1.0, 0.0, 1.0)}, "must be positive"),
+        ({"std": (1.0, 0.0, 1.0)}, "must have a positive number"),
         ({"crops": 5}, "crops = 5: must be one of 1, 10"),
-        ({"crops": 10}, "crops = 10: for evaluation"),
-        ({"crops": 10, "size": 8, "augment": PLUS}, "crops = 10: for evaluation"),
-        ({"size": 16}, "12x12 pixels: too small for crops of 16x16"),
-        ({"augment": AugmentConfig(pad=12, pad_mode="reflect")}, "pad = 12: too large to reflect images of side 12"),
+        ({"crops": 10}, "crops = 10: requires augment = None"),
+        ({"crops": 10, "size": 8, "augment": PLUS}, "crops = 10: requires augment = None"),
+        ({"size": 16}, "12x12 pixels are too small for crops of 16x16"),
+        ({"augment": AugmentConfig(pad=12, pad_mode="reflect")}, "pad = 12: is too large to reflect images of side 12"),
     ],
 )
 def test_bad_batches_are_refused_at_once(split: Split, options: dict[str, Any], message: str) -> None:
@@ -367,13 +370,13 @@ def test_bad_epochs_and_starts_are_refused(split: Split) -> None:
     loader = batches(split)
     with pytest.raises(ValueError, match="epoch = -1"):
         loader.set_epoch(-1)
-    with pytest.raises(ValueError, match="batch 8: an epoch has 7"):
+    with pytest.raises(ValueError, match="batch = 8: must be between 0 and 7"):
         loader.start(8)
 
 
 def test_scale_crops_of_oblong_images_need_a_size(rng: torch.Generator) -> None:
     oblong = Split(torch.zeros(4, 3, 8, 12, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"8x12 pixels need DataConfig\.size"):
+    with pytest.raises(ValueError, match=r"DataConfig\.size = None: must be set .* 8x12 pixels"):
         batches(oblong, augment=IMAGENET_PHOTOMETRIC)
     x, _ = next(iter(batches(oblong, augment=IMAGENET_PHOTOMETRIC, size=8)))
     assert x.shape == (4, 3, 8, 8)

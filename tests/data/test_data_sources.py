@@ -253,7 +253,7 @@ def test_files_without_the_librarys_types_are_read(parquet_folder: Write) -> Non
 def test_subsets_are_chosen_by_name(parquet_folder: Write) -> None:
     parquet_folder(at="small", n=6)
     root = parquet_folder(at="large")
-    with pytest.raises(ValueError, match=r"subset = None: folder .* has several subsets: large, small"):
+    with pytest.raises(ValueError, match=r"subset = None: folder .* has several subsets; choose one of large, small"):
         load_images(DataConfig(source=str(root)))
     assert len(load_images(DataConfig(source=str(root), subset="small")).train) == 6
     with pytest.raises(ValueError, match=r"subset = 'tiny': folder .* has large, small"):

@@ -43,9 +43,11 @@ def test_impossible_shares_are_refused() -> None:
     labels = labels_of(5, 3)
     with pytest.raises(ValueError, match="validation = 9: there are only 8 images"):
         stratified(labels, 9, "proportional", generator(0), "validation")
-    with pytest.raises(ValueError, match="validation = 3: hold_out 'equal' needs a multiple of the 2 classes"):
+    with pytest.raises(
+        ValueError, match="validation = 3: must be a multiple of 2, the number of classes, with hold_out 'equal'"
+    ):
         stratified(labels, 3, "equal", generator(0), "validation")
-    with pytest.raises(ValueError, match="validation = 8: class 1 has 3 images, not 4"):
+    with pytest.raises(ValueError, match="validation = 8: class 1 has 3 images, but needs 4"):
         stratified(labels, 8, "equal", generator(0), "validation")
 
 
@@ -86,7 +88,7 @@ def test_held_out_images_do_not_depend_on_how_many_train() -> None:
 
 def test_too_many_images_are_refused() -> None:
     labels = [labels_of(6, 4)]
-    with pytest.raises(ValueError, match="train_images = 9: 8 images are left for training"):
+    with pytest.raises(ValueError, match="train_images = 9: only 8 images are left for training"):
         training_parts(labels, DataConfig(validation=2, train_images=9))
     with pytest.raises(ValueError, match="validation = 10: no image is left for training"):
         training_parts(labels, DataConfig(validation=10))

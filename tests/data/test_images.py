@@ -168,7 +168,7 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, kind):
         file.symlink_to("/dev/zero")
     else:
         file.mkdir()
-    with pytest.raises(BrokenImage, match=f"x.png: a {kind}, where a regular file must be"):
+    with pytest.raises(BrokenImage, match=f"x.png: must be a regular file, but is a {kind}"):
         open_image(file)
 
 
@@ -211,7 +211,7 @@ def test_scans_and_slow_decoders_count():
     assert open_image(data, limits).size == (100, 100)
     assert open_image(bomb).size == (100, 100)  # little work on so few pixels
     for what in (bomb, b"P3 100 100 255 " + b"0 " * 30_000):
-        with pytest.raises(BrokenImage, match=r"100x100 pixels, [\d,]+ passes over them: too much work to decode"):
+        with pytest.raises(BrokenImage, match=r"decoding 100x100 pixels in [\d,]+ passes is too much work"):
             probe(what, limits)
 
 

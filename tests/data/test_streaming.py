@@ -182,5 +182,5 @@ def test_bad_streams_are_refused(root: str) -> None:
     assert isinstance(data.train, StreamedSplit)
     with pytest.raises(ValueError, match="workers = -1"):
         StreamingBatches(data.train, 4, mean=data.mean, std=data.std, workers=-1)
-    with pytest.raises(ValueError, match="12x12 pixels: too small for crops of 16x16"):
+    with pytest.raises(ValueError, match="12x12 pixels are too small for crops of 16x16"):
         StreamingBatches(data.train, 4, mean=data.mean, std=data.std, size=16)

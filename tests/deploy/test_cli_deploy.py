@@ -80,7 +80,7 @@ def test_bad_images_are_listed_and_the_others_answered(folder, set_times, capsys
     assert told[0].startswith(f"{folder}/bad.jpg: not an image")
     assert told[1:] == [
         f"{folder}/gone.png: No such file or directory",
-        f"{folder}/pipe.png: a pipe, where a regular file must be",
+        f"{folder}/pipe.png: must be a regular file, but is a pipe",
     ]
 
 
@@ -95,7 +95,7 @@ def test_bad_images_are_entries_of_the_json(folder, set_times, capsys):
     ]
     assert ["error" in row for row in rows] == ["top" not in row for row in rows]
     assert [row["error"] for row in rows if "error" in row][1:] == [
-        *("No such file or directory", "a pipe, where a regular file must be")
+        *("No such file or directory", "must be a regular file, but is a pipe")
     ]
 
 

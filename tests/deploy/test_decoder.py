@@ -121,7 +121,7 @@ def test_errors_are_the_same_as_in_this_process(decoder, data):
 
 
 def test_limits_hold_in_the_worker(decoder):
-    with pytest.raises(BrokenImage, match="60x44 pixels: more than the 100 allowed"):
+    with pytest.raises(BrokenImage, match="60x44 pixels, more than the 100 allowed"):
         apart(decoder, encoded(noise(), "PNG"), limits=ImageLimits(pixels=100))
 
 
@@ -175,7 +175,7 @@ def tiled_tiff(side: int, tile: int) -> bytes:
 
 
 def test_what_hides_its_size_is_large():
-    with pytest.raises(BrokenImage, match="100x100 pixels, 40,000 passes over them: too much work to decode"):
+    with pytest.raises(BrokenImage, match="decoding 100x100 pixels in 40,000 passes is too much work"):
         open_image(tiled_tiff(100, 20_000), ImageLimits(pixels=2**24))
     with pytest.raises(LargeImage):
         open_image(tiled_tiff(100, 2048), most=module.LARGE)

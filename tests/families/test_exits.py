@@ -65,7 +65,10 @@ def test_an_exit_is_saved_loaded_and_extracted_as_any_path(tmp_path):
     assert child.get_classifier() is child.get_submodule("head.exit1.classifier")
     assert child.num_features == 16
     assert list(child.stage_nodes) == list(net.stage_nodes)[:1]
-    with pytest.raises(ValueError, match="exit = '2': the stages with an exit are none, since this extracted network"):
+    with pytest.raises(
+        ValueError,
+        match="exit = '2': must be a stage with an exit; these stages are none, since this network was extracted",
+    ):
         child.paths("exit=2")
 
 
@@ -111,8 +114,8 @@ def test_resetting_the_classifier_replaces_every_exit():
     [
         (ResNet(depth=8, width=4, exits=(3,)), r"exits = \(3,\): 3 must be one of the stages 1 to 2 \("),
         (ResNet(depth=8, width=4, exits=(2, 1)), "in ascending order"),
-        (ResNet(depth=8, width=4, exits=(1, 1)), "name each stage once"),
-        (CrescendoNet(widths=(4,), hidden=(4,), exits=(1,)), "this network names 1 itself; leave exits empty"),
+        (ResNet(depth=8, width=4, exits=(1, 1)), "must list each stage once"),
+        (CrescendoNet(widths=(4,), hidden=(4,), exits=(1,)), "must be empty, .* this wiring has 1 stages"),
     ],
 )
 def test_exits_that_make_no_sense_are_refused(spec, message):
@@ -126,5 +129,5 @@ def test_exit_zero_and_unknown_exits_are_refused():
     ):
         ResNet(exits=(0,))
     net = ResNet(depth=8, width=4, exits=(1,)).build(seed=0)
-    with pytest.raises(ValueError, match="exit = '2': the stages with an exit are 1"):
+    with pytest.raises(ValueError, match="exit = '2': must be a stage with an exit; these stages are 1"):
         net.paths("exit=2")

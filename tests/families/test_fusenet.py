@@ -206,9 +206,9 @@ def test_streams_without_projections_can_still_be_summed():
     found = [net.paths(f"route={route}") for route in ("R1R1R1R1R1R1", "R1L1R2L2R1L1")]
     assert [net.wiring.longest(paths) for paths in found] == [14, 8]
     assert net.wiring.count_paths(net.paths("stream=1")) == 2**4
-    with pytest.raises(ValueError, match="fusion 3 has no shortcut, so R1, not L1"):
+    with pytest.raises(ValueError, match="fusion 3 has no shortcut, so it must be R1, not L1"):
         net.paths("route=R1R1L1R1R1R1")
-    with pytest.raises(ValueError, match="take ending 'concat'"):
+    with pytest.raises(ValueError, match="set ending = 'concat'"):
         MergeAndRun(depth=8, projections=False)
 
 
@@ -295,7 +295,7 @@ def test_routes_are_exactly_the_component_networks(name):
         try:
             found[route] = net.paths(f"route={route}")
         except ValueError as error:
-            refused.append("comes next" in str(error))
+            refused.append("must follow" in str(error))
     assert len(refused) == (28 if name == "dfn_mr" else 0)  # 64 words, 36 paths
     assert all(refused)
     chains = {pp.Paths.along(wiring, one) for one in wiring.routes()}
@@ -345,7 +345,7 @@ def test_an_extracted_network_refuses_choices_that_it_lost():
     child = pp.extract(net, "route=RRLLRR")
     assert child.paths("route=RRLLRR") == pp.Paths()
     assert list(child.named_paths()) == ["whole"]
-    with pytest.raises(ValueError, match="no longer has it"):
+    with pytest.raises(ValueError, match="no longer has this path"):
         child.paths("route=RRLLRL")
     net = small("dfn_mr")
     child = pp.extract(net, "stream=2")
@@ -353,7 +353,7 @@ def test_an_extracted_network_refuses_choices_that_it_lost():
         child.wiring, dict(zip(child.wiring.joins, [["R"], ["L"], ["R"], ["L"]], strict=True))
     )
     for lost in ("stream=1", "route=R1R1R1R1", "route=L2L1R1R1"):
-        with pytest.raises(ValueError, match="no longer has it"):
+        with pytest.raises(ValueError, match="no longer has this path"):
             child.paths(lost)
 
 
@@ -363,22 +363,22 @@ def test_an_extracted_network_refuses_choices_that_it_lost():
 @pytest.mark.parametrize(
     ("cls", "arguments", "told"),
     [
-        (ResNet, {"depth": 27}, "nearest is 26 or 28"),
-        (ResNet, {"depth": 3}, "nearest is 8"),
+        (ResNet, {"depth": 27}, "nearest legal depth is 26 or 28"),
+        (ResNet, {"depth": 3}, "nearest legal depth is 8"),
         (ResNet, {"depth": 50, "block": "bottleneck"}, None),
-        (ResNet, {"depth": 51, "block": "bottleneck"}, "nearest is 50 or 53"),
+        (ResNet, {"depth": 51, "block": "bottleneck"}, "nearest legal depth is 50 or 53"),
         (ResNet, {}, "give one of them"),
         (ResNet, {"depth": 20, "blocks": (3, 3, 3)}, "give one of them"),
         (ResNet, {"blocks": (3, 0, 3)}, "at least 1"),
         (ResNet, {"depth": 20, "join": "mean"}, "sum, max"),
         (ResNet, {"depth": 20, "survival": 0.0}, r"\(0, 1\]"),
-        (FusedNet, {"depth": 16}, "nearest is 14 or 17"),
-        (FusedNet, {"depth": 17, "fusions": 6}, "nearest is 14 or 20"),
+        (FusedNet, {"depth": 16}, "nearest legal depth is 14 or 17"),
+        (FusedNet, {"depth": 17, "fusions": 6}, "nearest legal depth is 14 or 20"),
         (FusedNet, {"fusions": 2}, "at least 3"),
         (FusedNet, {"join": "product"}, "sum, max, concat"),
-        (PlainNet, {"depth": 4}, "nearest is 5"),
+        (PlainNet, {"depth": 4}, "nearest legal depth is 5"),
         (MergeAndRun, {"depth": 14, "streams": 1}, "at least 2"),
-        (MergeAndRun, {"depth": 15}, "nearest is 14 or 16"),
+        (MergeAndRun, {"depth": 15}, "nearest legal depth is 14 or 16"),
         (InceptionLike, {"depth": 14, "branches": 1}, "at least 2"),
     ],
 )
@@ -393,19 +393,19 @@ def test_illegal_sizes_name_the_nearest_legal_ones(cls, arguments, told):
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("nf3", "route=RL", "3 fusions, so 3 letters"),
-        ("nf3", "route=RLRL", "3 fusions, so 3 letters"),
-        ("nf6", "route=RLL", "6 fusions, so 6 letters"),
-        ("nf3", "route=RXL", "write L, R for each fusion, 3 in all"),
+        ("nf3", "route=RL", "must have 3, one for each of the 3 fusions"),
+        ("nf3", "route=RLRL", "must have 3, one for each of the 3 fusions"),
+        ("nf6", "route=RLL", "must have 6, one for each of the 6 fusions"),
+        ("nf3", "route=RXL", "must have one of L, R for each of the 3 fusions"),
         ("nf3", "route=rll", "write L, R"),
         ("nf3", "stream=1", "unknown key 'stream'"),
         ("dfn_il", "route=LRLL", "write L, R1, R2"),
-        ("dfn_il", "route=LR1", "4 fusions, so 4 letters"),
+        ("dfn_il", "route=LR1", "must have 4, one for each of the 4 fusions"),
         ("dfn_il", "stream=3", "one of 1, 2"),
         ("dfn_mr", "stream=0", "one of 1, 2"),
-        ("dfn_mr", "route=R1L2L1L1", "so L1 or R1 comes next, not L2"),
+        ("dfn_mr", "route=R1L2L1L1", "so L1 or R1 must follow, not L2"),
         ("resnet", "units=3", "one of 0, 1, 2"),
-        ("resnet", "units=1/2", "3 separated by '/'"),
+        ("resnet", "units=1/2", "3 numbers separated by '/'"),
         ("plain", "route=R", "unknown key"),
     ],
 )

@@ -98,7 +98,7 @@ def test_seeds_and_initialisations():
 def test_image_sizes():
     swin, size = small("swin")
     assert swin.min_size == size
-    with pytest.raises(ValueError, match="32x32 pixels: this model takes 28x28 only"):
+    with pytest.raises(ValueError, match="32x32 pixels: must be 28x28 for this model"):
         swin(torch.randn(1, 3, 32, 32))
     with torch.device("meta"):  # shapes are enough
         vgg = pp.create_model("timm:vgg11", num_classes=2)
@@ -122,7 +122,7 @@ def test_presets_know_the_packages_own_sizes():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("timm:resnet1", {}, "'resnet1' is not known; there are .*resnet1"),
+        ("timm:resnet1", {}, "'resnet1' is not known; similar names are .*resnet1"),
         ("timm:", {}, "'' is not known"),
         ("timm:local-dir:nowhere", {}, "timm:local-dir:nowhere: .*nowhere/config.json"),
         ("timm:resnet18", {"model_arguments": {"pretrained": True}}, "has 'pretrained': it does not belong to"),
@@ -133,10 +133,14 @@ def test_presets_know_the_packages_own_sizes():
         ),
         ("timm:resnet18", {"pretrained_cfg": {"file": "x.pth"}}, "has 'pretrained_cfg'"),
         ("timm:resnet18", {"model_arguments": {"num_classes": 3}}, "has 'num_classes': give num_classes itself"),
-        ("timm:resnet18", {"wings": 2}, "timm model 'resnet18' with {'wings': 2} cannot be made"),
+        ("timm:resnet18", {"wings": 2}, "timm model 'resnet18' with {'wings': 2} cannot be built"),
         ("timm:resnet18", {"norm_layer": nn.BatchNorm2d}, "give JSON values"),
         ("timm:resnet18", {"num_classes": -1}, "num_classes = -1"),
-        ("timm:deit_tiny_distilled_patch16_224", {}, r"not one classifier but \('head', 'head_dist'\)"),
+        (
+            "timm:deit_tiny_distilled_patch16_224",
+            {},
+            r"must have one classifier, but its classifier is \('head', 'head_dist'\)",
+        ),
     ],
 )
 def test_bad_arguments(name, arguments, message):
@@ -148,7 +152,7 @@ def test_polypaths_own_are_not_wrapped():
     import polypath.timm
 
     assert "crescendonet_32" in polypath.timm.registered
-    with pytest.raises(ValueError, match="polypath's own"):
+    with pytest.raises(ValueError, match="is a model of Polypath"):
         pp.create_model("timm:crescendonet_32")
 
 
@@ -164,7 +168,7 @@ def test_a_saved_config_fetches_nothing(tmp_path):
         {"model_arguments": {"pretrained_cfg": {"url": "https://example.org/x.pth"}}}, {"model": "no_such_net"},
     ):  # fmt: skip
         file.write_text(json.dumps(config | {"arguments": config["arguments"] | change}))
-        with pytest.raises(ValueError, match="cannot be built from it"):
+        with pytest.raises(ValueError, match="cannot be built from this config"):
             pp.load(tmp_path / "net")
     assert "timm" in config
 
@@ -241,7 +245,7 @@ def test_pytorchcvs_bad_names_and_own_classes():
                 pp.create_model(f"pytorchcv:{name}")
         alexnet = pp.create_model("pytorchcv:alexnet")
     assert alexnet.min_size == 224
-    with pytest.raises(ValueError, match="takes 224x224 only"):
+    with pytest.raises(ValueError, match="must be 224x224 for this model"):
         alexnet(torch.empty(1, 3, 256, 256, device="meta"))
     with pytest.raises(ValueError, match="'root'"):
         pp.create_model("pytorchcv:resnet20_cifar10", root="/tmp")

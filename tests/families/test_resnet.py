@@ -51,7 +51,7 @@ def test_survival_falls_linearly_and_scales_in_evaluation(name):
     plain = small(name, depth=8)
     assert torch.equal(net.train()(images()), plain.train()(images()))
     assert not torch.allclose(net.eval()(images()), plain.eval()(images()))
-    with pytest.raises(ValueError, match="needs join = 'sum'"):
+    with pytest.raises(ValueError, match="requires join = 'sum'"):
         type(SMALL[name])(depth=8, survival=0.4, join="max")
 
 

@@ -222,7 +222,7 @@ def test_saved_loaded_and_extracted_networks_choose_as_before(tmp_path):
     with torch.inference_mode():
         assert torch.equal(loaded(x, paths="depth=1"), net(x, paths="depth=1"))
         assert torch.equal(again(x), net(x, paths="skip=blocks.0.mlp"))
-    with pytest.raises(ValueError, match="this extracted network no longer has it"):
+    with pytest.raises(ValueError, match="this extracted network no longer has this path"):
         child.paths("skip=blocks.1")  # it would run the removed step
     assert loaded.config == net.config
     assert not [key for key in child.state_dict() if "blocks.0.mlp" in key or "blocks.0.norm2" in key]
@@ -317,8 +317,8 @@ def test_a_blocks_own_relu_may_follow():
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("vgg11", {}, "'vgg11': none of its blocks adds to its input, so none can be skipped; leave skips out"),
-        ("densenet121", {}, "none of its blocks adds to its input"),
+        ("vgg11", {}, "'vgg11': no block is residual, so none can be skipped; leave out the argument 'skips'"),
+        ("densenet121", {}, "no block is residual"),
         ("resnet18", {"skips": 1}, "skips = 1"),
     ],
 )
@@ -330,7 +330,7 @@ def test_what_cannot_be_skipped_is_refused_by_name(model, arguments, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("skip=layer1.0", "skip 'layer1.0': no block that can be skipped; .*layer1.1"),
+        ("skip=layer1.0", "skip 'layer1.0': is not a block that can be skipped; .*layer1.1"),
         ("skip=layer", "skip 'layer'"),
         ("depth=1", r"give 2 numbers separated by '/', one for each of layer1 \(1 to 2\), layer3 \(1 to 2\)"),
         ("depth=0/1", "depth of layer1 .*0"),
@@ -369,5 +369,5 @@ def test_weights_come_from_a_folder_that_timm_saved(tmp_path):
 
 def test_images_of_another_size_are_refused():
     net, _, _ = skipping("vit_tiny_patch16_224")
-    with pytest.raises(ValueError, match="40x40 pixels: this model takes 32x32 only"):
+    with pytest.raises(ValueError, match="40x40 pixels: must be 32x32 for this model"):
         net(torch.randn(1, 3, 40, 40))

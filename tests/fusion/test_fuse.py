@@ -288,7 +288,7 @@ def test_what_is_refused():
         fused.train()
     with pytest.raises(ValueError, match="has only one path"):
         fused(images(fused), paths="block1.join=1")
-    with pytest.raises(ValueError, match="save the original one"):
+    with pytest.raises(ValueError, match="save the original network"):
         pp.save(fused, "nowhere")
     assert not fused.training
     with pytest.raises(ValueError, match="siblings = 'some': must be one of summed, all, none"):

@@ -125,5 +125,5 @@ def test_a_network_keeps_its_stages_paths_and_form():
 def test_more_directions_than_a_patch_has_are_refused():
     with pytest.raises(ValueError, match=r"CrescendoNet\.whitening = 577: must be a whole number from 0 to 576"):
         CrescendoNet(whitening=577)
-    with pytest.raises(ValueError, match=r"TimmModel\.whitening = 2: another package's model"):
+    with pytest.raises(ValueError, match=r"TimmModel\.whitening = 2: must be 0, because another package's model"):
         TimmModel(whitening=2)

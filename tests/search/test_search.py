@@ -198,7 +198,7 @@ def test_a_search_of_another_checkpoint_is_refused_by_name(run: FinishedRun) -> 
     with pytest.raises(ValueError, match=r"search\.json: belongs to another checkpoint"):
         found_paths(run.folder)
     (run.folder / NAME).write_text('{"format": 9}')
-    with pytest.raises(ValueError, match="no result of a search in format 1"):
+    with pytest.raises(ValueError, match="not a result of a search in format 1"):
         found_paths(run.folder)
 
 

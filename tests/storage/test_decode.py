@@ -118,15 +118,15 @@ def test_other_fields_and_infinity_pass_where_it_is_said() -> None:
 def test_a_file_is_named(tmp_path) -> None:
     file = tmp_path / "mine.json"
     for text, message in (
-        ("{", r"mine\.json: damaged, or not JSON \("),
+        ("{", r"mine\.json: is damaged or not JSON \("),
         ('{"rate": "x"}', r"mine\.json: mine\.rate = 'x': expected a number"),
         ('{"rate": 1e400}', r"mine\.json: mine\.rate = inf"),
-        ("[" * 100_000, r"mine\.json: damaged, or not JSON \("),
-        ("[" * 101 + "]" * 101, r"mine\.json: damaged, or not JSON \(nested more than 100 times\)"),
+        ("[" * 100_000, r"mine\.json: is damaged or not JSON \("),
+        ("[" * 101 + "]" * 101, r"mine\.json: is damaged or not JSON \(values are nested more than 100 times\)"),
         ("[" * 100 + "]" * 100, r"mine\.json: mine = \[\[.*expected a table"),
-        ("\ufeff{}", r"mine\.json: damaged, or not JSON \("),
-        ('{"rate": 1, "rate": 2}', r"mine\.json: damaged, or not JSON \(the key 'rate' occurs twice\)"),
-        ('{"a": ' + "1" * 5000 + "}", r"mine\.json: damaged, or not JSON \("),
+        ("\ufeff{}", r"mine\.json: is damaged or not JSON \("),
+        ('{"rate": 1, "rate": 2}', r"mine\.json: is damaged or not JSON \(the key 'rate' occurs twice\)"),
+        ('{"a": ' + "1" * 5000 + "}", r"mine\.json: is damaged or not JSON \("),
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):

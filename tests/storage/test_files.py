@@ -41,7 +41,7 @@ def test_only_regular_files_are_read(tmp_path):
     link.symlink_to(file)
     assert read_regular(link) == b"12345"
     for other, kind in ((pipe, "a pipe"), (tmp_path, "a folder"), ("/dev/zero", "a device")):
-        with pytest.raises(OSError, match=f"{kind}, where a regular file must be"):
+        with pytest.raises(OSError, match=f"must be a regular file, but is {kind}"):
             read_regular(other)
     with pytest.raises(ValueError, match="pipe: a pipe, where"):
         read_json(pipe)
@@ -51,7 +51,7 @@ def test_a_json_file_has_a_largest_size(tmp_path):
     file = tmp_path / "a.json"
     file.write_text("[1234]")
     assert read_json(file, 6) == [1234]
-    with pytest.raises(ValueError, match=r"a\.json: damaged, it has more than 5 bytes"):
+    with pytest.raises(ValueError, match=r"a\.json: has more than the 5 bytes allowed"):
         read_json(file, 5)
 
 

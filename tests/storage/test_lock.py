@@ -16,7 +16,7 @@ from polypath.storage.lock import FolderLock
 
 def assert_locked(folder: Path) -> None:
     def attempt() -> None:
-        with pytest.raises(ValueError, match=f"process {os.getppid()} is writing into it"):
+        with pytest.raises(ValueError, match=f"process {os.getppid()} is writing into this folder"):
             FolderLock(folder).take()
 
     assert status_of(fork(attempt)) == 0
@@ -24,7 +24,7 @@ def assert_locked(folder: Path) -> None:
 
 def test_another_process_is_refused_by_its_id_until_it_ends(tmp_path: Path) -> None:
     with held(tmp_path) as (pid, leave):
-        with pytest.raises(ValueError, match=f"process {pid} is writing into it"):
+        with pytest.raises(ValueError, match=f"process {pid} is writing into this folder"):
             FolderLock(tmp_path).take()
         os.write(leave, b".")
         assert status_of(pid) == 0
@@ -48,7 +48,7 @@ def test_the_same_process_is_refused_and_keeps_what_it_has(tmp_path: Path) -> No
     (tmp_path / "run").mkdir()
     (tmp_path / "link").symlink_to("run")
     with FolderLock(tmp_path / "run"):
-        with pytest.raises(ValueError, match=r"this process \(id \d+\) is writing into it already"):
+        with pytest.raises(ValueError, match=r"this process \(id \d+\) is already writing into this folder"):
             FolderLock(tmp_path / "link").take()
         assert_locked(tmp_path / "run")
     with FolderLock(tmp_path / "link"):

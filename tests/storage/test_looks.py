@@ -37,7 +37,7 @@ def test_processes_that_count_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_another_counting_process_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     (tmp_path / "looks").mkdir()
-    with held(tmp_path / "looks"), pytest.raises(ValueError, match="is writing into it"):
+    with held(tmp_path / "looks"), pytest.raises(ValueError, match="is writing into this folder"):
         add_looks(tmp_path, "paths", 1)
     assert looks(tmp_path) == {}
 

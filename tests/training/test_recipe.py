@@ -75,7 +75,7 @@ def test_refused_values_are_named(changes: dict[str, Any], message: str) -> None
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("model", "family"), "vgg", "unknown family 'vgg'; there are .*resnet"),
+        (("model", "family"), "vgg", "unknown family 'vgg'; the families are .*resnet"),
         (("model", "arguments", "depht"), 3, "model has no field 'depht'"),
         (("objective", "kind"), "magic", "objective.kind = 'magic'"),
         (("objective", "speed"), 3, "has no field 'speed'"),

@@ -193,14 +193,14 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
 def test_a_run_that_another_process_trains_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
     with held(tmp_path / "run") as (pid, leave):
-        with pytest.raises(ValueError, match=f"process {pid} is writing into it"):
+        with pytest.raises(ValueError, match=f"process {pid} is writing into this folder"):
             train(tiny(), tmp_path / "run", data=images(), quiet=True)
         os.write(leave, b".")
         assert status_of(pid) == 0
     assert not list((tmp_path / "run").iterdir())
 
     def resume_too() -> None:
-        with pytest.raises(ValueError, match=f"process {os.getppid()} is writing into it"):
+        with pytest.raises(ValueError, match=f"process {os.getppid()} is writing into this folder"):
             resume(tmp_path / "run", data=images(), quiet=True)
 
     statuses = []
@@ -219,7 +219,7 @@ def test_a_writer_that_has_lost_its_lock_stops(tmp_path: Path, monkeypatch: pyte
             rivals.append(stack.enter_context(held(tmp_path / "run")))
 
         before_step(monkeypatch, 7, lose)
-        with pytest.raises(ValueError, match="is writing into it"):
+        with pytest.raises(ValueError, match="is writing into this folder"):
             train(tiny(), tmp_path / "run", data=images(), quiet=True)
         assert RunFolder.open(tmp_path / "run").checkpoints.steps() == [5]
         os.write(rivals[0][1], b".")

@@ -170,7 +170,7 @@ def test_a_sweep_stopped_by_a_signal_leaves_saved_runs(tmp_path: Path) -> None:
     runs = [tmp_path / "s" / f"seed={seed}" for seed in range(2)]
     while not all((run / "metrics.jsonl").is_file() for run in runs):
         time.sleep(0.05)
-    with pytest.raises(ValueError, match=f"process {pid} is writing into it"):
+    with pytest.raises(ValueError, match=f"process {pid} is writing into this folder"):
         sweep(recipe, [0, 1], None, tmp_path / "s")
     os.kill(pid, signal.SIGTERM)
     assert status_of(pid) == 143
@@ -197,7 +197,7 @@ def test_a_run_exits_when_the_pipe_of_its_parent_closes() -> None:
 
 def test_a_second_sweep_into_a_folder_is_refused(tmp_path: Path) -> None:
     def run(recipe: Recipe, path: Path, slot: int) -> None:
-        with pytest.raises(ValueError, match=f"this process .id {os.getpid()}. is writing into it"):
+        with pytest.raises(ValueError, match=f"this process .id {os.getpid()}. is already writing into this folder"):
             sweep(RECIPE, [0], None, path.parent, run=here)
         here(recipe, path)
 
@@ -215,7 +215,7 @@ def test_another_sweep_or_folder_is_refused(tmp_path: Path) -> None:
         sweep(tiny(), [0], {"optim.lr": (0.1,)}, tmp_path / "s", run=run)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(ValueError, match="is no sweep"):
+    with pytest.raises(ValueError, match="is not a sweep"):
         sweep(RECIPE, [0], None, tmp_path / "mine", run=run)
 
 

@@ -109,7 +109,7 @@ def test_methods_stand_side_by_side(files: list[Path], tmp_path: Path) -> None:
     assert "departures from the protocol: the images are not those of the protocol" in told
     assert "always zero minus nearest mean: right in time" in told
     (out / "result.json").write_text('{"format": 2}')
-    with pytest.raises(ValueError, match="no result of a bench"):
+    with pytest.raises(ValueError, match="not a result of a bench"):
         load_anytime(out)
 
 
@@ -197,7 +197,7 @@ def test_what_does_not_belong_together_is_refused(files: list[Path], tmp_path: P
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("x")
-    with pytest.raises(ValueError, match="exists and is no bench"):
+    with pytest.raises(ValueError, match="exists and is not a bench"):
         measured(files, out)
     (out / "mine.txt").unlink()
     measured(files[1:], out, 1)

@@ -128,7 +128,7 @@ def test_files_hold_the_same(made: tuple[LadderResult, Path]) -> None:
     assert {len(head)} == {len(row) for row in cells}
     (folder / "odd").mkdir()
     (folder / "odd" / "result.json").write_text('{"format": 2}')
-    with pytest.raises(ValueError, match="no result of a ladder"):
+    with pytest.raises(ValueError, match="not a result of a ladder"):
         load_ladder(folder / "odd")
 
 
@@ -208,7 +208,7 @@ def test_refusals(tmp_path: Path) -> None:
         ladder(RECIPE, [0], PATHS, out=tmp_path / "new", **{**OPTIONS, "kinds": ["all"]})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
-    with pytest.raises(ValueError, match="is no ladder"):
+    with pytest.raises(ValueError, match="is not a ladder"):
         ladder(RECIPE, [0], PATHS, out=tmp_path / "other", **OPTIONS)
     assert not (tmp_path / "new").exists()
 

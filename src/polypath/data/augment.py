@@ -1,9 +1,10 @@
 """Batched image augmentation: apply random changes to images ``(N, C, H, W)`` on any device.
 
 Random numbers are drawn on the CPU from an explicit generator, as a tensor with one row per image. So a seed gives the
-same images on every device. Ranks that share a batch draw numbers for the complete batch and use the rows of their
-part. Functions called ``draw_*`` draw the random numbers, and other functions apply them. :func:`pad_and_crop`,
-:func:`mirror`, :func:`roll`, :func:`random_resized_crop` and :func:`photometric` do both.
+same images on every device. Ranks (processes) that share a batch draw the numbers of the complete batch, and each rank
+uses the rows of its part. Functions called ``draw_*`` only draw random numbers. :func:`pad_and_crop`, :func:`mirror`,
+:func:`roll`, :func:`random_resized_crop` and :func:`photometric` draw and apply them. The other functions apply given
+numbers.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of a batch, one row per image. A field is None if the configuration does not use the change.
-    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` (N, 2 * TRIES + 2; for ``shorter_side`` N, 3) are uniform in [0, 1) and
-    are converted to pixels when the size of the image is known. ``mirror`` is (N,) bool. ``light`` is (N, 7), see
-    :func:`draw_photometric`. ``policy`` and ``erase`` (N,) are seeds, see :func:`each_by_seed`.
+    """The random numbers of a batch, one row per image. A field is None if the configuration has no such change.
+
+    ``crop`` (N, 2), ``roll`` (N, 3) and ``box`` are uniform in [0, 1). They are converted to pixels when the size of
+    the image is known. ``box`` is (N, 2 * TRIES + 2), or (N, 3) for ``shorter_side``. ``mirror`` is (N,) bool.
+    ``light`` is (N, 7), see :func:`draw_photometric`. ``policy`` and ``erase`` (N,) are seeds, see
+    :func:`each_by_seed`.
     """
 
     crop: Tensor | None = None
@@ -51,7 +54,7 @@ class Draws:
 
 
 def draw(config: AugmentConfig, n: int, generator: Generator) -> Draws:
-    """Draw the random numbers that ``config`` needs for ``n`` images. A crop position is always drawn."""
+    """Draw the random numbers that ``config`` needs for ``n`` images. Always draw a crop position, even if unused."""
     columns = 2 * TRIES + 2 if config.scale else 3 if config.shorter_side else 0
     return Draws(
         crop=_uniform(n, 2, generator),
@@ -78,10 +81,10 @@ def pad_and_crop(
 
 
 def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
-    """Pad each side with zeros or reflected pixels: ``(N, C, H + 2 pad, W + 2 pad)``.
+    """Pad each side with zeros or reflected pixels. Return ``(N, C, H + 2 pad, W + 2 pad)``.
 
     Raises:
-        ValueError: the mode is ``reflect``, and ``pad`` is not below the shorter side.
+        ValueError: ``mode`` is ``reflect``, but ``pad`` is not smaller than the shorter side of the images.
     """
     if pad == 0:
         return images
@@ -89,7 +92,7 @@ def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
         return F.pad(images, (pad, pad, pad, pad))
     if pad >= min(images.shape[-2:]):
         height, width = images.shape[-2:]
-        raise ValueError(f"AugmentConfig.pad = {pad}: too large to reflect images of {height}x{width} pixels")
+        raise ValueError(f"AugmentConfig.pad = {pad}: is too large to reflect images of {height}x{width} pixels")
     if images.is_floating_point():
         return F.pad(images, (pad, pad, pad, pad), mode="reflect")
     rows, columns = (_reflected(n, pad, images.device) for n in images.shape[-2:])
@@ -97,16 +100,16 @@ def pad_images(images: Tensor, pad: int, mode: PadMode = "zero") -> Tensor:
 
 
 def offsets(uniform: Tensor, have: torch.Size | tuple[int, int], want: tuple[int, int]) -> Tensor:
-    """Convert uniform numbers ``(N, 2)`` to (top, left) ``(N, 2)`` of crops of size ``want`` in images of size
-    ``have``."""
+    """Convert uniform numbers ``(N, 2)`` to the positions (top, left) ``(N, 2)`` of crops. ``want`` is the size of the
+    crops, and ``have`` is the size of the images."""
     room = torch.tensor([have[0] - want[0] + 1, have[1] - want[1] + 1], dtype=torch.float64)
     if (room < 1).any():
-        raise ValueError(f"images of {have[0]}x{have[1]} pixels: too small for crops of {want[0]}x{want[1]}")
+        raise ValueError(f"images of {have[0]}x{have[1]} pixels are too small for crops of {want[0]}x{want[1]}")
     return _whole(uniform, room)
 
 
 def crop_at(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crop each image at its (top, left), which is a row of ``places`` (N, 2)."""
+    """Crop each image to ``size``. Each row of ``places`` (N, 2) is the position (top, left) of one crop."""
     if images.shape[-2:] == size:
         return images
     windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: (N, C, tops, lefts, height, width)
@@ -115,12 +118,12 @@ def crop_at(images: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def centre_crop(images: Tensor, size: int) -> Tensor:
-    """Crop the central ``size`` x ``size`` pixels. If margins are uneven, the larger one is at the right and the
-    bottom."""
+    """Crop the central ``size`` x ``size`` pixels. If the margins cannot be equal, those at the right and the bottom
+    are one pixel larger."""
     top, left = ((n - size) // 2 for n in images.shape[-2:])
     if min(top, left) < 0:
         height, width = images.shape[-2:]
-        raise ValueError(f"images of {height}x{width} pixels: too small for crops of {size}x{size}")
+        raise ValueError(f"images of {height}x{width} pixels are too small for crops of {size}x{size}")
     return images[..., top : top + size, left : left + size]
 
 
@@ -134,12 +137,12 @@ def ten_crop(images: Tensor, size: int) -> Tensor:
 
 
 def average_views(logits: Tensor, views: int) -> Tensor:
-    """Average the probabilities of each image over its views, from ``(N * views, K)`` to ``(N, K)``, and return the
-    logarithm. With one view, the logits are returned unchanged."""
+    """Average the probabilities of each image over its views: from ``(N * views, K)`` logits to ``(N, K)``. Return the
+    logarithm of the averages. With one view, the logits are returned unchanged."""
     if views == 1:
         return logits
     if len(logits) % views:
-        raise ValueError(f"{len(logits)} rows of logits: not a multiple of {views} views")
+        raise ValueError(f"logits have {len(logits)} rows: the number must be a multiple of {views} views")
     return log_average_probabilities(logits.unflatten(0, (-1, views)), dim=1)
 
 
@@ -156,8 +159,8 @@ def places(config: AugmentConfig, uniform: Tensor, heights: Tensor, widths: Tens
 def shorter_side_boxes(uniform: Tensor, heights: Tensor, widths: Tensor, sides: tuple[int, int], size: int) -> Tensor:
     """Convert uniform numbers ``(N, 3)`` to top, left, height and width ``(N, 4)`` of ResNet's crops.
 
-    The shorter side is resized to a whole number of pixels, uniform in ``sides``. Then a square of ``size`` is cropped
-    at a uniform position. The box is in pixels of the original image, so only the crop has to be resized.
+    The shorter side is resized to a whole number of pixels, drawn uniformly from ``sides``. Then a square of ``size``
+    is cropped at a uniform position. The box is in pixels of the original image, so only the crop has to be resized.
     """
     heights, widths = heights.double()[:, None], widths.double()[:, None]
     shorter = sides[0] + _whole(uniform[:, :1], torch.tensor(sides[1] - sides[0] + 1, dtype=torch.float64))
@@ -169,8 +172,8 @@ def shorter_side_boxes(uniform: Tensor, heights: Tensor, widths: Tensor, sides: 
 def random_resized_crop(
     images: Tensor, size: int, scale: tuple[float, float], aspect: tuple[float, float], generator: Generator
 ) -> Tensor:
-    """Crop a random area and shape of each image and resize it to ``size``: scale-and-aspect augmentation (Szegedy et
-    al. 2015)."""
+    """Crop a box of random area and shape from each image and resize the crop to ``size``. This is scale-and-aspect
+    augmentation (Szegedy et al. 2015)."""
     n, (height, width) = len(images), images.shape[-2:]
     uniform = _uniform(n, 2 * TRIES + 2, generator)
     heights, widths = torch.full((n,), height), torch.full((n,), width)
@@ -183,7 +186,7 @@ def boxes(
     """Convert uniform numbers ``(N, 2 * TRIES + 2)`` to top, left, height and width ``(N, 4)`` of random crops.
 
     The area is a share of the image's area, uniform in ``scale``; width/height is log-uniform in ``aspect``. The first
-    of TRIES draws that fits is used. If none fits, the largest centre crop with a legal aspect is used.
+    of TRIES draws that fits is used. If none fits, the largest centre crop with an allowed aspect is used.
     """
     share, shape = uniform[:, :TRIES], uniform[:, TRIES : 2 * TRIES]
     heights, widths = heights.double()[:, None], widths.double()[:, None]
@@ -206,8 +209,8 @@ def boxes(
 def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
     """Crop each image to its box (top, left, height, width) and resize the crop to ``size`` x ``size``.
 
-    Resizing is bilinear with antialiasing, as two matrix products per image. The result of uint8 images is rounded to
-    uint8.
+    Resizing is bilinear with antialiasing, as two matrix products per image. For uint8 images, the result is rounded
+    to uint8.
     """
     height, width = images.shape[-2:]
     top, left, tall, wide = places.float().to(images.device, non_blocking=True).unbind(1)
@@ -247,7 +250,7 @@ def mirror_where(images: Tensor, which: Tensor) -> Tensor:
 
 
 def roll(images: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Shift each image cyclically with ``probability``, along one axis. Axis and offset are uniform."""
+    """Shift each image cyclically along one axis, with ``probability``. The axis and the offset are drawn uniformly."""
     return roll_by(images, shifts(_uniform(len(images), 3, generator), probability, images.shape[-2:]))
 
 
@@ -259,7 +262,7 @@ def shifts(uniform: Tensor, probability: float, size: torch.Size | tuple[int, in
 
 
 def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
-    """Shift each image cyclically by its (down, right), which is a row of ``pixels`` (N, 2)."""
+    """Shift each image cyclically. Each row of ``pixels`` (N, 2) is the shift (down, right) of one image."""
     down, right = pixels.to(images.device, non_blocking=True).unbind(1)
     height, width = images.shape[-2:]
     rows = (torch.arange(height, device=images.device) - down[:, None]) % height
@@ -268,7 +271,7 @@ def roll_by(images: Tensor, pixels: Tensor) -> Tensor:
     return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-# --- torchvision's ------------------------------------------------------------------------------------------
+# --- torchvision's transforms -------------------------------------------------------------------------------
 
 
 def by_policy(images: Tensor, seeds: Tensor, policy: Policy) -> Tensor:
@@ -284,7 +287,7 @@ def erase(images: Tensor, seeds: Tensor, probability: float) -> Tensor:
 
 
 def each_by_seed(images: Tensor, seeds: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply ``change`` to each image. It draws from torch's global CPU generator, which is seeded before each image."""
+    """Apply ``change`` to each image. Seed torch's global CPU generator with the image's seed before each call."""
     with torch.random.fork_rng(devices=[]):
         changed = []
         for image, seed in zip(images, seeds.tolist(), strict=True):
@@ -313,8 +316,8 @@ def _erasing(probability: float) -> Callable[[Tensor], Tensor]:
 def draw_photometric(
     n: int, generator: Generator, jitter: float = PHOTOMETRIC[0], lighting: float = PHOTOMETRIC[1]
 ) -> Tensor:
-    """Draw the numbers ``(N, 7)`` of :func:`distort`: factors of brightness, contrast and colour in 1 ± ``jitter``,
-    their order (one of six), and three numbers of lighting noise with standard deviation ``lighting``."""
+    """Draw the numbers ``(N, 7)`` for :func:`distort`: three factors in 1 ± ``jitter`` (brightness, contrast, colour),
+    the order of these changes (one of six), and three numbers of noise with standard deviation ``lighting``."""
     factors = _uniform(n, 3, generator) * (2 * jitter) + (1 - jitter)
     order = torch.randint(len(ORDERS), (n, 1), generator=generator).double()
     noise = torch.randn(n, 3, generator=generator, dtype=torch.float64) * lighting
@@ -330,8 +333,8 @@ def distort(images: Tensor, light: Tensor) -> Tensor:
     """Change brightness, contrast and colour in the drawn order, then add lighting noise.
 
     Each change blends the image with black (brightness), its mean grey (contrast) or its greyscale version (colour),
-    like PIL's ImageEnhance, and clamps it to 0 … 1. The noise is along the principal components of ImageNet's pixels.
-    Grey images have no colour to change and get no noise.
+    like PIL's ImageEnhance, and clamps the result to 0 … 1. The noise is along the principal components of ImageNet's
+    pixels. Grey images have no colour to change and get no noise.
 
     Args:
         images: ``(N, C, H, W)``, floating point in 0 … 1, C 1 or 3.
@@ -339,8 +342,8 @@ def distort(images: Tensor, light: Tensor) -> Tensor:
     """
     if not images.is_floating_point() or images.shape[1] not in (1, 3):
         raise ValueError(
-            f"photometric distortion of {images.dtype} images with {images.shape[1]} channels: "
-            "needs floating point in 0 … 1, 1 or 3 channels"
+            f"images of {images.dtype} with {images.shape[1]} channels cannot be distorted: "
+            "they must be floating point in 0 … 1, with 1 or 3 channels"
         )
     coloured = images.shape[1] == 3
     light = light.to(images.device, images.dtype, non_blocking=True)

@@ -17,7 +17,7 @@ from typing import cast
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # iTXt only if it is XMP, which may have the orientation
+PNG_ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"iTXt")  # iTXt only if it is XMP, which may contain the orientation
 PNG_XMP = b"XML:com.adobe.xmp\0\0"
 JPEG_EXIF, JPEG_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")  # fill bytes may precede a marker
@@ -53,11 +53,12 @@ def bare(name: str, data: bytes, most_parts: float) -> Bare:
     """Remove the metadata of an encoded image.
 
     Args:
-        name: the format of ``data`` by its first bytes, one of ``polypath.data.images.FORMATS``.
+        name: the format of ``data``, one of ``polypath.data.images.FORMATS``; it is found from the first bytes.
+        most_parts: the largest number of parts that is allowed.
 
     Raises:
         ManyParts: the image has more than ``most_parts`` parts.
-        ValueError: the image is damaged, or has implausibly much metadata that cannot be removed.
+        ValueError: the image is damaged, or has far too much metadata that cannot be removed.
     """
     known: dict[str, Callable[[bytes, float], Bare]] = {
         "PNG": _png,
@@ -70,7 +71,7 @@ def bare(name: str, data: bytes, most_parts: float) -> Bare:
 
 
 def modest(data: bytes) -> bool:
-    """Whether the tags of a TIFF or EXIF block fit into the block. If so, the work of reading them is bounded."""
+    """Return whether the tags of a TIFF or EXIF block fit into the block, so that reading them is not much work."""
     try:
         while data.startswith(JPEG_EXIF):
             data = data[len(JPEG_EXIF) :]
@@ -106,7 +107,7 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
     for _ in range(MOST_WALKED):
         begin = JPEG_MARKER.search(data, at)
         if begin is None or data[at] != 0xFF or begin.end() + 2 > len(data):
-            raise ValueError("damaged, its header ends before the first scan")
+            raise ValueError("the image is damaged: its header ends before the first scan")
         at, marker = begin.end() - 1, data[begin.end() - 1]
         if marker in (0xDA, 0xD9):
             return Bare(b"".join([*kept, data[at - 1 :]]))
@@ -116,7 +117,7 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
         length = int.from_bytes(data[at + 1 : at + 3], "big")
         end = at + 1 + length
         if length < 2 or end > len(data):
-            raise ValueError("damaged, a segment of its header is too short or too long")
+            raise ValueError("the image is damaged: a segment of its header is too short or too long")
         segment = data[at - 1 : end]
         if marker == 0xE1:
             kind = next((kind for kind in (JPEG_EXIF, JPEG_XMP) if segment.startswith(kind, 4)), None)
@@ -129,7 +130,7 @@ def _jpeg(data: bytes, most_parts: float) -> Bare:
         if len(kept) > MOST_SEGMENTS or left < 0:
             break
         at = end
-    raise ValueError("its header is longer than any JPEG's")
+    raise ValueError("the header is longer than that of any usual JPEG")
 
 
 def _gif(data: bytes, most_parts: float) -> Bare:
@@ -146,7 +147,7 @@ def _gif(data: bytes, most_parts: float) -> Bare:
         at += 1
         blocks += 1
         if blocks > MOST_BLOCKS:
-            raise ValueError(f"more than {MOST_BLOCKS:,} blocks before its first frame")
+            raise ValueError(f"the image has more than {MOST_BLOCKS:,} blocks before its first frame")
         if data[begin + 1 : begin + 2] == b"\xf9":
             kept = [kept[0], data[begin:at]]
     return Bare(b"".join(kept) + (data[found.start() :] if found is not None else b""))
@@ -154,7 +155,7 @@ def _gif(data: bytes, most_parts: float) -> Bare:
 
 def _tiff(data: bytes, most_parts: float) -> Bare:
     if data[:4] == b"MM\0+":  # decoders disagree on how to read such files
-        raise ValueError("a big-endian BigTIFF")
+        raise ValueError("the image is a big-endian BigTIFF, which is not supported")
     parts = max(count for count in (0, *(count for tag, count in _tags(data) if tag in TIFF_PARTS)))
     if parts > most_parts:
         raise ManyParts
@@ -178,19 +179,19 @@ def _tags(data: bytes) -> list[tuple[int, int]]:
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
         at += 8 if big else 2
         if count > MOST_TAGS:
-            raise ValueError(f"more than {MOST_TAGS:,} tags")
+            raise ValueError(f"the image has more than {MOST_TAGS:,} tags")
         whole = min(count, (len(data) - at) // entry.size)  # the last entry may be cut off
         found = [entry.unpack_from(data, at + i * entry.size) for i in range(whole)]
     except (struct.error, OverflowError):
-        raise ValueError("damaged, it has no tags") from None
+        raise ValueError("the image is damaged: it has no tags") from None
     sizes = [n * TIFF_WIDTHS.get(kind, 0) for _, kind, n in found]
     if sum(size for size in sizes if field < size <= len(data)) > len(data):  # Pillow does not read longer values
-        raise ValueError("its tags overlap")
+        raise ValueError("the values of the image's tags overlap")
     return [(tag, n) for tag, _, n in found]
 
 
 def _ppm(data: bytes, most_parts: float) -> Bare:
     head = Image.open(io.BytesIO(data[:LONGEST_HEAD]), formats=["PPM"])
     if cast(int, cast(Image.Image, head).tile[0][2]) >= LONGEST_HEAD:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError(f"a header of more than {LONGEST_HEAD:,} bytes")
+        raise ValueError(f"the header has more than {LONGEST_HEAD:,} bytes")
     return Bare(data)

@@ -1,4 +1,4 @@
-"""Make batches for training and evaluation, from memory or streamed, as the configuration says."""
+"""Make batches for training and evaluation. The configuration says whether images are in memory or streamed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def evaluation_batches(
     split = getattr(data, part, None) if part in ("train", "validation", "test") else None
     if split is None:
         legal = ", ".join(p for p in ("train", "validation", "test") if getattr(data, p) is not None)
-        raise ValueError(f"part {part!r}: {data.name} has {legal}")
+        raise ValueError(f"part = {part!r}: must be one of the parts of {data.name}, which are {legal}")
     return _batches(split, data, config, batch_size, crops=config.eval_crops, **options)
 
 

@@ -40,8 +40,8 @@ def digest(*tensors: Tensor) -> str:
 
 
 def load(name: str) -> Decoded | None:
-    """Load the images that are stored under ``name``. Return None if there are none or, with a warning, if the file is
-    damaged."""
+    """Load the images that are stored under ``name``. Return None if there are none. If the file is damaged, warn and
+    return None."""
     where = cache_folder()
     if where is None:
         return None
@@ -53,12 +53,14 @@ def load(name: str) -> Decoded | None:
             meta = file.metadata() or {}
             images, rows = file.get_tensor("images"), file.get_tensor("rows")
         if digest(images, rows) != meta.get("digest"):
-            raise ValueError("its checksum differs")
+            raise ValueError("the checksum is wrong")
         return Decoded(
             images, rows, decode(parse_json(meta["skipped"], "skipped"), tuple[str, ...], "skipped"), meta["format"]
         )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        warnings.warn(f"cached images {path} are damaged ({error}): decoding again", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"cached images {path} are damaged ({error}) and will be decoded again", UserWarning, stacklevel=2
+        )
         return None
 
 
@@ -80,8 +82,8 @@ def store(name: str, decoded: Decoded) -> None:
             save_file({"images": decoded.images.contiguous(), "rows": decoded.rows}, part, metadata=meta)
     except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"decoded images could not be cached in {path.parent} ({error}) and will be decoded again next time; "
-            "set POLYPATH_CACHE to another folder",
+            f"decoded images could not be cached in {path.parent} ({error}) and must be decoded again next time; "
+            "to cache them, set POLYPATH_CACHE to another folder",
             UserWarning,
             stacklevel=2,
         )
@@ -92,4 +94,4 @@ def _sweep(where: Path) -> None:
     for part in where.glob(f".*{SUFFIX}"):
         if time.time() - part.stat().st_mtime > STALE:
             part.unlink(missing_ok=True)
-            LOG.info("removed unfinished %s", part)
+            LOG.info("removed the unfinished file %s", part)

@@ -1,4 +1,4 @@
-"""Configuration of a run's images and their preparation, as frozen tables of JSON values.
+"""Configuration of a run's images and their preparation, as frozen dataclasses of JSON values.
 
 The settings of the papers (on CIFAR-10 and CIFAR-100, ``size`` is 32):
 
@@ -11,12 +11,12 @@ FractalNet "++"        ``PLUS_PLUS``: the same, reflect-padded
 FractalNet             any of these                                          ``normalise="mean"``
 GUNN, released code    ``GUNN_RELEASED``: "+", then a cyclic roll
 SVHN, CrescendoNet     ``AugmentConfig()``                                   ``extra_split="extra"`` (604,388 images)
-SVHN, DFN              ``AugmentConfig()``                                   and ``**SVHN_HELD_OUT`` (598,388 images)
+SVHN, DFN              ``AugmentConfig()``                                   the same, ``**SVHN_HELD_OUT`` (598,388)
 ImageNet, GoogLeNet's  ``IMAGENET``: scale and aspect crops, mirror          ``size=224, resize_to=256``
 ImageNet, ResNet, DFN  ``IMAGENET_RESNET``: shorter side, mirror, lighting   the same
 ImageNet, GUNN's code  ``IMAGENET_GUNN``: ``IMAGENET``, jitter, lighting     the same
-ImageNet, DRNN         ``IMAGENET_PHOTOMETRIC``                              and ``resize="squash"``
-ImageNet, FractalNet   ``IMAGENET``                                          and ``eval_crops=10``
+ImageNet, DRNN         ``IMAGENET_PHOTOMETRIC``                              the same, ``resize="squash"``
+ImageNet, FractalNet   ``IMAGENET``                                          the same, ``eval_crops=10``
 =====================  ====================================================  ==========================================
 """
 
@@ -65,16 +65,16 @@ class AugmentConfig:
             (FractalNet's "++").
         mirror: flip left to right with probability 1/2.
         alternate: with ``mirror``, flip each image in every second epoch instead of at random (Jordan 2024). So two
-            epochs in a row show both versions of each image. For each image it is random whether these are the even or
+            epochs in a row show both versions of each image. It is random whether an image is flipped in the even or in
             the odd epochs.
         roll: probability of a cyclic shift by a uniform offset, along a random axis (2/3 in GUNN's released loader).
         scale: smallest and largest area of a random crop, as a share of the image's area (GoogLeNet: 0.08 and 1). The
             crop is resized to the image's size. None does not crop at random.
-        aspect: smallest and largest width/height of the crop by ``scale``.
-        photometric: photometric distortion of Howard 2013: the same as ``jitter`` 0.5 and ``lighting`` 0.1, which must
-            be left at 0.
-        shorter_side: resize the shorter side of each image to a random length between these two, in pixels, then crop
-            ``DataConfig.size`` at random (ResNet: 256, 480). Cannot be combined with ``scale``.
+        aspect: smallest and largest width/height of the random crop; used with ``scale``.
+        photometric: photometric distortion of Howard 2013. It is the same as ``jitter`` 0.5 and ``lighting`` 0.1, so
+            these two must be left at 0.
+        shorter_side: resize the shorter side of each image to a random length between these two, in pixels. Then crop a
+            square of side ``DataConfig.size`` at random (ResNet: 256, 480). Cannot be combined with ``scale``.
         jitter: multiply brightness, contrast and colour by random factors in 1 ± ``jitter``, in random order
             (fb.resnet.torch and GUNN: 0.4).
         lighting: standard deviation of the noise along the principal components of ImageNet's pixels (AlexNet: 0.1).
@@ -83,7 +83,7 @@ class AugmentConfig:
         erase: probability of filling a random rectangle with the mean colour (random erasing, Zhong et al. 2020).
 
     Raises:
-        ValueError: a value is out of range, or values exclude each other.
+        ValueError: a value is out of range, or values cannot be combined.
     """
 
     pad: int = 0
@@ -121,11 +121,11 @@ class AugmentConfig:
         if self.alternate and not self.mirror:
             raise ValueError("AugmentConfig.alternate = True: needs mirror = True")
         if self.shorter_side and (self.shorter_side[0] > self.shorter_side[1] or self.scale):
-            why = "cannot be combined with scale" if self.scale else "the second must not be below the first"
+            why = "cannot be combined with scale" if self.scale else "the second number must not be below the first"
             raise ValueError(f"AugmentConfig.shorter_side = {self.shorter_side}: {why}")
         if self.photometric and (self.jitter or self.lighting):
             raise ValueError(
-                f"AugmentConfig.photometric = True: already means jitter {PHOTOMETRIC[0]} and lighting "
+                f"AugmentConfig.photometric = True: is the same as jitter {PHOTOMETRIC[0]} and lighting "
                 f"{PHOTOMETRIC[1]}; give either photometric or jitter {self.jitter} and lighting {self.lighting}"
             )
 
@@ -141,44 +141,44 @@ class DataConfig:
 
     Args:
         source: ``digits`` (from scikit-learn, no download), ``cifar10``, ``cifar100``, ``svhn``, ``imagenet``, the name
-            of any Hugging Face dataset, or a local folder. A folder has parquet files, the output of ``save_to_disk``,
-            one sub-folder of images per class, or images with a ``metadata.csv`` or ``metadata.jsonl`` (columns
-            ``file_name`` and ``label``). Splits are recognised by many names (``train``, ``Training_set``,
-            ``seg_test``, ``valid``).
+            of any Hugging Face dataset, or a local folder. A folder contains parquet files, the output of
+            ``save_to_disk``, one sub-folder of images per class, or images with a ``metadata.csv`` or
+            ``metadata.jsonl`` (columns ``file_name`` and ``label``). Splits are recognised by many names (``train``,
+            ``Training_set``, ``seg_test``, ``valid``).
         subset: a configuration of the Hugging Face dataset (``cropped_digits`` for SVHN), or a sub-folder of a local
             folder.
         image_column, label_column: names of the columns. None finds them by their types, or in metadata files by their
             names.
-        train_split, extra_split: splits to train on. SVHN has a second one, ``extra``.
-        test_split: the split to test on. None uses ``test``; if it does not exist, ``validation``; if neither exists,
-            ``test_fraction`` of the training images (independent of ``split_seed``).
-        validation_split: a split of the dataset to use for validation, instead of ``validation`` training images.
+        train_split, extra_split: splits to train on. SVHN has a second training split, ``extra``.
+        test_split: the split to test on. None uses ``test`` or, if there is none, ``validation``. If neither exists,
+            ``test_fraction`` of the training images are used. This choice does not depend on ``split_seed``.
+        validation_split: a split of the dataset to use for validation, instead of held-out training images.
         validation, validation_extra: number of images of ``train_split`` and of ``extra_split`` to hold out for
             validation, drawn with ``split_seed``.
         split_seed: seed for drawing the held-out images and the ``train_images``.
         test_fraction: share of the training images to test on if there is no test split.
         hold_out: number of held-out images of each class: ``equal``, or ``proportional`` to the size of the class.
-        train_images, test_images: number of images to keep, drawn in proportion to the classes; None keeps all. The
+        train_images, test_images: number of images to keep, drawn in proportion to the class sizes; None keeps all. The
             draw of training images depends on ``split_seed``. Held-out images do not depend on these fields.
         size: side of the network's square input, in pixels. None keeps the size of the images, which must then all have
             the same size.
         resize: how to resize images of another size or shape. ``crop`` resizes the shorter side to the size and crops
             the centre. ``squash`` resizes both sides, which changes the aspect ratio. ``pad`` resizes the longer side
             and adds black borders.
-        resize_to: resize images to this side first. Training then crops ``size`` at random, and evaluation at the
-            centre.
+        resize_to: first resize images to this side. Then crop a square of side ``size``: at random in training, and at
+            the centre in evaluation.
         channels: number of channels, 1 or 3. None uses 1 if all training images are grey, else 3. For streamed
             datasets, None uses 3.
         broken: what to do if images cannot be read. ``refuse`` raises an error with their names; ``skip`` leaves them
             out and records their names.
         normalise: ``channel`` subtracts the mean of each channel over the training images and divides by the standard
-            deviation; we understand CrescendoNet's "dividing the variance" in this way. ``mean`` only subtracts, and
-            ``none`` leaves pixels in 0 … 1.
-        mean, std: instead of ``normalise``, the mean and the standard deviation to normalise pixels in 0 … 1 with, one
-            number per channel. Use those that a pretrained network was trained with.
+            deviation; we understand CrescendoNet's "dividing the variance" in this way. ``mean`` only subtracts the
+            mean, and ``none`` leaves pixels in 0 … 1.
+        mean, std: mean and standard deviation for normalising pixels in 0 … 1, one number per channel. They replace
+            those of ``normalise``. For a pretrained network, use the values of its training.
         augment: random changes of training images.
-        eval_crops: 1 evaluates the centre crop. 10 averages the centre, the corners and the mirror images of all five;
-            it needs ``resize_to``.
+        eval_crops: 1 evaluates the centre crop. 10 averages the probabilities of the centre crop, the corner crops and
+            the mirror images of all five; this requires ``resize_to``.
         streaming: decode in worker processes during each epoch, for datasets that do not fit into memory.
         workers: number of worker processes for streaming; 0 decodes in the training process.
         cache: cache decoded images on disk, in the folder ``POLYPATH_CACHE`` or, if that is not set,
@@ -187,7 +187,7 @@ class DataConfig:
             epoch is then the one with the lowest mean of the per-class errors.
 
     Raises:
-        ValueError: a value is out of range, or values exclude each other.
+        ValueError: a value is out of range, or values cannot be combined.
     """
 
     source: str = "digits"
@@ -263,27 +263,27 @@ class DataConfig:
     def _check_normalisation(self) -> None:
         lengths = [None if values is None else len(values) for values in (self.mean, self.std)]
         if lengths[0] != lengths[1]:
-            raise ValueError(f"DataConfig.std = {self.std}: must have a number for each of mean's ({self.mean})")
+            raise ValueError(f"DataConfig.std = {self.std}: must have as many numbers as mean ({self.mean})")
         if self.mean is not None and self.normalise != "channel":
-            raise ValueError(f"DataConfig.normalise = {self.normalise!r}: give either it or mean and std")
+            raise ValueError(f"DataConfig.normalise = {self.normalise!r}: give either normalise or mean and std")
         if self.channels is not None and lengths[0] not in (None, self.channels):
             raise ValueError(f"DataConfig.mean = {self.mean}: must have {self.channels} numbers, one per channel")
 
     def _check_sizes(self) -> None:
         if self.resize_to is not None and (self.size is None or self.resize_to < self.size):
-            size = f"needs size, at most as large (size {self.size})"
+            size = f"requires a size that is not larger (size {self.size})"
             raise ValueError(f"DataConfig.resize_to = {self.resize_to}: {size}")
         if self.eval_crops == 10 and (self.size is None or (self.resize_to or 0) <= self.size):
             raise ValueError(
-                f"DataConfig.eval_crops = 10: ten crops need resize_to larger than size "
+                f"DataConfig.eval_crops = 10: requires a resize_to that is larger than size "
                 f"(size {self.size}, resize_to {self.resize_to})"
             )
         if self.streaming and self.size is None:
-            raise ValueError("DataConfig.size = None: streaming needs the images' size, in pixels")
+            raise ValueError("DataConfig.size = None: must be a number of pixels if streaming = True")
 
     def _check_splits(self) -> None:
         if self.validation_extra and self.extra_split is None:
-            raise ValueError(f"DataConfig.validation_extra = {self.validation_extra}: needs extra_split")
+            raise ValueError(f"DataConfig.validation_extra = {self.validation_extra}: requires an extra_split")
         if self.validation_split is not None and (self.validation or self.validation_extra):
             raise ValueError(
                 f"DataConfig.validation_split = {self.validation_split!r}: give either a split or "
@@ -293,9 +293,9 @@ class DataConfig:
         training = [self.train_split, self.extra_split]
         for name in ("test_split", "validation_split"):
             if getattr(self, name) is not None and getattr(self, name) in training:
-                raise ValueError(f"DataConfig.{name} = {getattr(self, name)!r}: is a training split")
+                raise ValueError(f"DataConfig.{name} = {getattr(self, name)!r}: must not be a training split")
         if self.extra_split is not None and self.extra_split == self.train_split:
-            raise ValueError(f"DataConfig.extra_split = {self.extra_split!r}: is already train_split")
+            raise ValueError(f"DataConfig.extra_split = {self.extra_split!r}: must differ from train_split")
 
     @property
     def stored_size(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Decode images to uint8 pixels: one at a time, or a complete split in threads."""
+"""Decode all images of a split to uint8 pixels, in threads."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Encoded(Protocol):
         ...
 
     def name(self, row: int) -> str:
-        """Return the file or the row of an image, for messages."""
+        """Return the file name or the row number of an image, for messages."""
         ...
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The pixels of a split: ``images`` (N, C, H, W) uint8, and the ``rows`` (N,) that they come from.
+    """The pixels of a split: ``images`` (N, C, H, W) uint8, and the ``rows`` (N,) of these images in the split.
 
-    ``skipped`` lists the missing rows, with reasons. ``format`` is the format of the first image (``JPEG``, ``PNG``,
-    …).
+    ``skipped`` lists the images that could not be read, with reasons. ``format`` is the format of the first image
+    (``JPEG``, ``PNG``, …).
     """
 
     images: Tensor
@@ -71,7 +71,7 @@ def decode_all(
         encoded: the images of the split.
         size, resize: see :func:`fit`.
         channels: number of channels, 1 or 3. None uses 1 if all images are grey, else 3.
-        skip_broken: leave out images that cannot be read, instead of raising.
+        skip_broken: leave out images that cannot be read, instead of raising an error.
         progress: called after each chunk of images.
 
     Raises:
@@ -147,7 +147,7 @@ def _stack(encoded: Encoded, good: Sequence[tuple[int, np.ndarray]], size: tuple
         if array.shape[-2:] != size:
             raise ValueError(
                 f"DataConfig.size = None: images of split {encoded.split!r} differ in size ({encoded.name(row)} has "
-                f"{array.shape[-2]}x{array.shape[-1]} pixels, another {size[0]}x{size[1]}); set size"
+                f"{array.shape[-2]}x{array.shape[-1]} pixels, another image {size[0]}x{size[1]}); set a size"
             )
     wide = max(array.shape[0] for _, array in good)
     return np.stack([np.broadcast_to(array, (wide, *size)) for _, array in good])

@@ -15,7 +15,7 @@ from polypath.data.images import OWN, BrokenImage, probe
 from polypath.data.labels import Labelled
 from polypath.data.modes import is_grey
 
-LOOKED = 256  # the headers of at most this many images are read, evenly spaced
+LOOKED = 256  # at most this many headers are read, of evenly spaced images
 
 
 class _Table(Encoded, Labelled, Protocol):
@@ -53,7 +53,7 @@ class ImageFacts:
 
 
 def facts_of(tables: Sequence[_Table], *, tested: bool = False, validation_split: str | None = None) -> ImageFacts:
-    """Find facts about the training splits. The headers of at most ``LOOKED`` images are read.
+    """Return the facts about the training splits. The headers of at most ``LOOKED`` images are read.
 
     Raises:
         ValueError: no header can be read.
@@ -83,7 +83,7 @@ def _some(tables: Sequence[_Table]) -> Iterator[Raw]:
 
 
 def _head(raw: Raw) -> tuple[tuple[int, int], bool] | None:
-    """Return width and height, and whether the image is grey. Return None if it cannot be read."""
+    """Return width and height, and whether the image is grey. Return None if the image cannot be read."""
     if isinstance(raw, Image.Image):
         return raw.size, is_grey(raw.mode)
     try:

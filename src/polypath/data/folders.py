@@ -30,7 +30,7 @@ PARQUET = {"CIFAR-100": "uoft-cs/cifar100", "CIFAR-10": "uoft-cs/cifar10"}
 
 @dataclass(frozen=True)
 class FileTable:
-    """One split of a folder of images. ``labels`` are the names of the class folders, or are from a metadata file."""
+    """One split of a folder of images. ``labels`` are the names of class folders, or they are from a metadata file."""
 
     split: str
     root: Path
@@ -51,7 +51,7 @@ class FileTable:
 
     @cached_property
     def _known(self) -> tuple[str, Identity]:
-        """The fingerprint and the identity, for which the files are read once."""
+        """The fingerprint and the identity. The files are read once to compute both."""
         facts, whole = read_files([self.path(row) for row in range(len(self))], self.root)
         classes: dict[Any, list[int]] = {}
         for row, label in enumerate(self.labels):
@@ -96,15 +96,15 @@ class ImageFolder:
     Args:
         split_names: names of the requested splits.
         columns: names of the requested image and label columns.
-        skip_broken: leave out dangling links, instead of raising.
+        skip_broken: leave out dangling links, instead of raising an error.
 
     Attributes:
         splits: the location of each split.
-        told: phrases that say how the folder was interpreted; complete when the splits have been opened.
+        told: phrases that say how the folder was interpreted. The list is complete when the splits have been opened.
 
     Raises:
-        ValueError: split folders have no labels, folders may be splits or classes, there are dangling links, or the
-            folder has CIFAR as pickles.
+        ValueError: the images of the splits have no labels, folders may be either splits or classes, there are dangling
+            links, or the folder contains CIFAR as pickles.
     """
 
     def __init__(
@@ -146,9 +146,9 @@ class ImageFolder:
         if len(found) == 1 and beside:
             name = next(iter(found.values())).name
             raise ValueError(
-                f"DataConfig.source: {self.where} may have the split {name!r}, or the classes "
-                f"{', '.join(map(printable, [name, *beside]))}: give {printable(str(base / name))} if its folders are "
-                f"the classes, or move all of these folders into one folder if they are classes themselves"
+                f"DataConfig.source: {self.where} has either the split {name!r} or the classes "
+                f"{', '.join(map(printable, [name, *beside]))}: give {printable(str(base / name))} if this folder is a "
+                f"split; if all of them are classes, move them into one folder"
             )
         unlabelled = [folder.name for split, folder in found.items() if split not in places]
         if left := sorted([*unlabelled, *(folder.name for folder in others)]):
@@ -182,8 +182,8 @@ class ImageFolder:
         """List the images of a split.
 
         Raises:
-            ValueError: there are no class folders, a class has no images, a column is requested but there are none, or
-                the metadata cannot be used.
+            ValueError: there are no class folders, a class has no images, a column is requested but the split has no
+                columns, or the metadata cannot be used.
         """
         place, left_out = self.splits[split], LeftOut()
         if place.metadata is not None:
@@ -209,8 +209,8 @@ class ImageFolder:
         classes = self._folders(folder)
         if not classes:
             raise ValueError(
-                f"DataConfig.source: {self.where} has neither parquet files nor one folder of images for each class, "
-                f"nor a {FILES[0]} with the labels"
+                f"DataConfig.source: {self.where} must contain parquet files, one folder of images for each class, "
+                f"or a {FILES[0]} with the labels"
             )
         for path in images_in(folder, deep=False):
             left_out.add(path)
@@ -219,7 +219,10 @@ class ImageFolder:
         for path in classes:
             found = sorted(images_in(path, above=(self.root, folder), left_out=left_out))
             if not found:
-                raise ValueError(f"class folder {printable(str(path))} has no images ({', '.join(sorted(EXTENSIONS))})")
+                raise ValueError(
+                    f"class folder {printable(str(path))} has no files with an image suffix "
+                    f"({', '.join(sorted(EXTENSIONS))})"
+                )
             files += found
             labels += [printable(path.name)] * len(found)
         return files, labels
@@ -249,7 +252,7 @@ def _refuse_pickles(root: Path) -> None:
             if all((folder / name).is_file() for name in names):
                 raise ValueError(
                     f"DataConfig.source: folder {printable(str(folder))} has {dataset} as Python pickles, which are "
-                    "not loaded because they can run code; convert it to one folder of images for each class (see "
+                    "not loaded because they can run code; convert them to one folder of images for each class (see "
                     f"docs/data.md), or use the parquet files of {PARQUET[dataset]} on the Hugging Face Hub"
                 )
 
@@ -257,7 +260,9 @@ def _refuse_pickles(root: Path) -> None:
 def _below(root: Path, subset: str) -> Path:
     legal = [f.name for f in folders_in(root)]
     if subset not in legal:
-        raise ValueError(f"DataConfig.subset = {subset!r}: folder {root} has {', '.join(legal) or 'no sub-folders'}")
+        raise ValueError(
+            f"DataConfig.subset = {subset!r}: does not exist; folder {root} has {', '.join(legal) or 'no sub-folders'}"
+        )
     return root / subset
 
 

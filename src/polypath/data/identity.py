@@ -2,7 +2,7 @@
 digest.
 
 A run stores the identity of its images. So a later command can check that it reads the same images, or report the
-differences. Location and modification times do not matter.
+differences. The location and the modification times of the files do not matter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-LIMIT = 2 << 30  # bytes; up to this size all files are read completely, otherwise the ends of SAMPLE files
+LIMIT = 2 << 30  # bytes; of larger datasets, only the first and last END bytes of SAMPLE files are read
 SAMPLE = 1000
 END = 1 << 20  # bytes
 MOST_NAMED = 3
@@ -81,7 +81,7 @@ def fingerprint(facts: Sequence[FileFacts], whole: bool) -> str:
 
 
 def part_of(facts: Iterable[FileFacts], images: int) -> Part:
-    """Summarise files as a part. It does not depend on their location and modification times."""
+    """Summarise files as a part, which does not depend on the location and the modification times of the files."""
     h, size = hashlib.blake2b(digest_size=16), 0
     for file in facts:
         h.update(file.name + f"\0{file.size}\0".encode() + file.digest)
@@ -100,7 +100,7 @@ def sampled_part(labels: Sequence[object], read: Callable[[list[int]], Iterable[
 
 
 def differences(before: Identity, now: Identity) -> list[str]:
-    """Return a phrase for each part that differs. The list is empty if all are the same."""
+    """Return a phrase for each part that differs. The list is empty if all parts are the same."""
     told = []
     for name in sorted(before.keys() | now.keys()):
         a, b = before.get(name), now.get(name)

@@ -44,23 +44,23 @@ class BrokenImage(ValueError):
 
 
 class LargeImage(Exception):
-    """Raised if decoding an image takes more work than the caller allows. The image may be damaged or not.
+    """Raised if decoding an image takes more work than the caller allows. The image may also be damaged.
 
     Attributes:
         work: see :attr:`Header.work`.
     """
 
     def __init__(self, work: int) -> None:
-        super().__init__(f"{work:,} pixels and bytes to process")
+        super().__init__(f"decoding would process {work:,} pixels and bytes, which is more than allowed")
         self.work = work
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The limits of images to decode: the size in ``bytes`` when encoded, and ``pixels`` (width times height).
+    """The limits of images to decode: the encoded size in ``bytes``, and the number of ``pixels`` (width times height).
 
     ``passes`` limits the work, see :class:`Header`. It is the number of passes allowed over an image of ``pixels``
-    pixels; smaller images may have more. Progressive photos have about ten passes.
+    pixels; for smaller images, more passes are allowed. Progressive photos have about ten passes.
     """
 
     bytes: int = 16 * 2**20
@@ -80,9 +80,9 @@ class Header:
     Attributes:
         format: one of ``FORMATS``.
         width, height: size in pixels.
-        passes: number of passes over the pixels to decode the first frame. JPEGs have several scans; the tiles of a
-            TIFF may overlap or exceed the image; decoders that are written in Python count more. Later frames are
-            neither decoded nor counted.
+        passes: number of passes over the pixels to decode the first frame. A JPEG may have several scans, and the tiles
+            of a TIFF may overlap or exceed the image. A slow decoder that is written in Python counts as
+            ``PYTHON_PASSES``. Later frames are neither decoded nor counted.
         bytes: size of the file without metadata.
         parts: number of parts of the file, see :class:`~polypath.data.bare.Bare`.
         mode: Pillow's mode of the pixels.
@@ -108,7 +108,7 @@ class Header:
 
     @property
     def told(self) -> bool:
-        """Whether the header shows the work. In some formats, only the decoder learns the true size of the image."""
+        """Whether the work is known from the header. In some formats, the true image size is found only by decoding."""
         return self.format not in UNTOLD
 
 
@@ -130,10 +130,10 @@ def open_image(source: Source | Exception, limits: ImageLimits = LIMITS, *, most
         most: the most work to do, see :attr:`Header.work`. If None, only ``limits`` apply.
 
     Raises:
-        LargeImage: decoding takes more work than ``most``, or the header does not show how much.
-        BrokenImage: the image is beyond ``limits``, damaged, not an image, or not a regular file, or its pixels have an
-            unknown meaning. The message has the name of the file. If ``source`` is an exception, the message is its
-            text.
+        LargeImage: decoding takes more work than ``most``, or the work is not known from the header.
+        BrokenImage: the source is beyond ``limits``, damaged, not an image, or not a regular file, or its pixels have
+            an unknown meaning. The message contains the name of the file. If ``source`` is an exception, the message
+            is the text of the exception.
     """
     if isinstance(source, Exception):
         raise BrokenImage(str(source))
@@ -162,7 +162,7 @@ def file_bytes(file: str | os.PathLike[str], limits: ImageLimits = LIMITS) -> by
     """Read the bytes of an image file, at most one byte more than ``limits`` allow.
 
     Raises:
-        BrokenImage: the file cannot be read or is not a regular file. The message has the name of the file.
+        BrokenImage: the file cannot be read or is not a regular file. The message contains the name of the file.
     """
     try:
         return read_regular(Path(file), limits.bytes + 1)
@@ -179,12 +179,12 @@ def _decoded(data: bytes, limits: ImageLimits, most: int | None) -> Image.Image:
 
 def _opened(data: bytes, limits: ImageLimits, most: int | None = None) -> tuple[Image.Image, Header]:
     if len(data) > limits.bytes:
-        raise BrokenImage(f"more than the {limits.bytes:,} bytes allowed")
+        raise BrokenImage(f"the image has more than the {limits.bytes:,} bytes allowed")
     if not data:
-        raise BrokenImage("no bytes")
+        raise BrokenImage("the image has no bytes")
     name = next((name for name in readable() if _begins(data, name)), None)
     if name is None:
-        raise BrokenImage("not an image, or an unsupported format")
+        raise BrokenImage("this is not an image, or its format is not supported")
     with _told():
         found = _bare(name, data, limits, most)
         data = found.data
@@ -196,9 +196,7 @@ def _opened(data: bytes, limits: ImageLimits, most: int | None = None) -> tuple[
     _check_size(image.width, image.height, limits)
     header = Header(name, image.width, image.height, _passes(image, data), len(data), found.parts, image.mode)
     if header.work - header.bytes > limits.passes * max(limits.pixels, LEAST_PIXELS):
-        raise BrokenImage(
-            f"{image.width}x{image.height} pixels, {header.passes:,} passes over them: too much work to decode"
-        )
+        raise BrokenImage(f"decoding {image.width}x{image.height} pixels in {header.passes:,} passes is too much work")
     return image, header
 
 
@@ -209,7 +207,7 @@ def _bare(name: str, data: bytes, limits: ImageLimits, most: int | None) -> Bare
     except ManyParts:
         if most is not None:
             raise LargeImage(max(most, len(data))) from None
-        raise BrokenImage(f"more than {parts:,} parts: too much work to decode") from None
+        raise BrokenImage(f"decoding more than {parts:,} parts is too much work") from None
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -230,13 +228,13 @@ def _told() -> Iterator[None]:
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.pixels:
-        raise BrokenImage(f"{width}x{height} pixels: more than the {limits.pixels:,} allowed")
+        raise BrokenImage(f"the image has {width}x{height} pixels, more than the {limits.pixels:,} allowed")
 
 
 @lru_cache(maxsize=1)
 def readable() -> tuple[str, ...]:
-    """List the ``FORMATS`` that this Pillow supports. Only their plugins are imported, since others could start
-    Ghostscript."""
+    """List the ``FORMATS`` that the installed Pillow supports. Only the plugins of these formats are imported, since
+    other plugins could start Ghostscript."""
     for name in FORMATS:
         with suppress(ImportError):
             importlib.import_module(f"PIL.{PLUGINS.get(name, name.capitalize())}ImagePlugin")
@@ -258,8 +256,8 @@ def _passes(image: Image.Image, data: bytes) -> int:
 
 
 def _tiff_passes(image: Image.Image, data: bytes) -> int:
-    """Count the passes over a TIFF. Tiles are decoded completely and may be far larger than the image. Each may be a
-    JPEG with several scans. Strips may overlap."""
+    """Count the passes over a TIFF. Tiles are decoded completely and may be far larger than the image. Each tile may be
+    a JPEG with several scans. Strips may overlap."""
     tags = cast(Any, image).tag_v2
     width, height = (int(tags.get(tag, side)) for tag, side in zip(TILE, image.size, strict=True))
     across, down = -(-image.width // max(1, width)), -(-image.height // max(1, height))

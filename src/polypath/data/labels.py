@@ -24,7 +24,7 @@ class Labelled(Protocol):
 
 
 def hidden(labels: Sequence[Any]) -> bool:
-    """Whether the labels of a split are not published. Datasets write these as -1, as in ImageNet's test split."""
+    """Return whether the labels of a split are not published. Then all labels are -1, as in ImageNet's test split."""
     return len(labels) > 0 and all(isinstance(label, int) and label < 0 for label in labels)
 
 
@@ -44,20 +44,20 @@ def encode_labels(
         if not table.labels:
             raise ValueError(f"split {table.split!r} of {where} is empty")
         if hidden(table.labels):
-            raise ValueError(f"split {table.split!r} of {where} has no labels (all are -1): use another split")
+            raise ValueError(f"split {table.split!r} of {where} has no labels (all are -1); use another split")
         if table.classes != train[0].classes:
-            raise ValueError(f"split {table.split!r} of {where} names its classes differently from {train[0].split!r}")
+            raise ValueError(f"splits {table.split!r} and {train[0].split!r} of {where} have different class names")
     names = train[0].classes
     values = list(range(len(names))) if names is not None else _values(train, where)
     codes = {value: code for code, value in enumerate(values)}
     if len(codes) < 2:
-        raise ValueError(f"{where} has a single class, {values[0]!r}: training needs at least two")
+        raise ValueError(f"{where} has a single class, {values[0]!r}, but training needs at least two")
     encoded = {}
     for table in [*train, *others]:
         unknown = sorted({repr(label) for label in table.labels if label not in codes})
         if unknown:
             raise ValueError(
-                f"split {table.split!r} of {where} has labels that the training images lack: {', '.join(unknown[:5])}"
+                f"split {table.split!r} of {where} has labels that no training image has: {', '.join(unknown[:5])}"
             )
         encoded[table.split] = torch.tensor([codes[label] for label in table.labels])
     return names or tuple(map(str, values)), encoded
@@ -69,4 +69,4 @@ def _values(train: Sequence[Labelled], where: str) -> list[Any]:
         return sorted(values)
     except TypeError:
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-        raise ValueError(f"labels of {where} have several types ({kinds})") from None
+        raise ValueError(f"the labels of {where} have several types ({kinds}), but must have the same type") from None

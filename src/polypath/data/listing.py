@@ -53,7 +53,7 @@ class LeftOut:
 
 
 def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
-    """List the folders in ``root``, including links to folders, without hidden and system folders.
+    """List the folders in ``root``, including links to folders, but without hidden and system folders.
 
     Raises:
         ValueError: there is a dangling link that may have been a link to a folder, unless ``skip_broken``.
@@ -66,7 +66,7 @@ def folders_in(root: Path, *, skip_broken: bool = True) -> list[Path]:
             found.append(Path(entry.path))
         elif not skip_broken and _leads_nowhere(entry) and not os.path.splitext(entry.name)[1]:
             raise ValueError(
-                f"{printable(entry.path)}: is a dangling link; repair or remove it, or leave it out with "
+                f"{printable(entry.path)} is a dangling link; repair or remove it, or leave it out with "
                 "broken='skip' (--data.broken skip)"
             )
     return sorted(found)

@@ -25,8 +25,8 @@ RESIDENT_SHARE = 0.5  # images may take this share of an accelerator's free memo
 
 
 def flipped_by_turns(images: int, seed: int, epoch: int) -> Tensor:
-    """Return the mask ``(images,)`` of the images to flip in an epoch. It is drawn once for even epochs and inverted in
-    odd ones."""
+    """Return the mask ``(images,)`` of the images to flip in an epoch. All even epochs have the same random mask, and
+    odd epochs have its inverse."""
     return draw_mirror(images, generator(seed, "mirror")) ^ bool(epoch % 2)
 
 
@@ -52,10 +52,10 @@ class Order:
         shuffle: draw a new order in each epoch; otherwise keep the stored order.
         seed: seed of the order and of the random changes.
         drop_last: leave out the last batch if it is smaller.
-        rank, world_size: the number of this process, and the number of processes. Each process has a contiguous part of
+        rank, world_size: the index of this process, and the number of processes. Each process has a contiguous part of
             each batch.
-        labels: labels of the images ``(images,)``, to draw equally many images of each class. None draws each image
-            once.
+        labels: labels of the images ``(images,)``. They are used to draw equally many images of each class. With None,
+            each image is drawn once.
 
     Raises:
         ValueError: a value is out of range, or the processes cannot share the batch size equally.
@@ -80,13 +80,13 @@ class Order:
             raise ValueError(f"batch_size = {batch_size}: must be a multiple of world_size {world_size}")
         if drop_last and batch_size > images:
             raise ValueError(
-                f"batch_size = {batch_size}: larger than the {images} images, so drop_last would leave no batch"
+                f"batch_size = {batch_size}: must be at most {images}, the number of images, if drop_last = True"
             )
         last = images % batch_size
         if shuffle and not drop_last and 0 < last < world_size:
             raise ValueError(
-                f"batch_size = {batch_size}: the last batch of {images} images has {last}, "
-                f"fewer than {world_size} processes; set drop_last or another batch size"
+                f"batch_size = {batch_size}: the last batch of the {images} images has only {last}, "
+                f"fewer than the {world_size} processes; set drop_last or another batch size"
             )
         self.images, self.batch_size, self.shuffle, self.seed = images, batch_size, shuffle, seed
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
@@ -113,14 +113,14 @@ class Order:
         return self._order[start:end]
 
     def flipped(self, epoch: int, indices: Tensor) -> Tensor:
-        """Return a mask of the images to flip in ``epoch``, if each image is flipped in every second epoch."""
+        """Return a mask of the images to flip in ``epoch``. Each image is flipped in every second epoch."""
         if epoch != self._flips[0]:
             self._flips = epoch, flipped_by_turns(self.images, self.seed, epoch)
         return self._flips[1][indices]
 
     def part(self, n: int) -> slice:
-        """Return the slice of a batch of ``n`` images that this process has. The sizes of the parts differ by at most
-        one image."""
+        """Return the part of this process in a batch of ``n`` images, as a slice. The sizes of the parts differ by at
+        most one image."""
         each, rest = divmod(n, self.world_size)
         start = self.rank * each + min(self.rank, rest)
         return slice(start, start + each + (self.rank < rest))
@@ -139,8 +139,7 @@ class BatchesBase:
 
     Args:
         split: the images.
-        batch_size: see :class:`Order`. It also describes ``shuffle``, ``seed``, ``drop_last``, ``rank`` and
-            ``world_size``.
+        batch_size, shuffle, seed, drop_last, rank, world_size: see :class:`Order`.
         mean, std: see :class:`~polypath.data.sources.ImageData`.
         augment: random changes; None for evaluation.
         device: the device of the batches.
@@ -175,7 +174,7 @@ class BatchesBase:
         balanced: bool = False,
     ) -> None:
         if len(mean) != split.channels:
-            raise ValueError(f"mean {mean}: must have one value for each of {split.channels} channels")
+            raise ValueError(f"mean = {mean}: must have one value for each of {split.channels} channels")
         self.order = Order(
             len(split),
             batch_size,
@@ -215,7 +214,7 @@ class BatchesBase:
     def start(self, batch: int) -> None:
         """Let the next iteration begin at this batch (0 is the first). Later iterations begin at 0 again."""
         if not 0 <= batch <= len(self):
-            raise ValueError(f"batch {batch}: an epoch has {len(self)}")
+            raise ValueError(f"batch = {batch}: must be between 0 and {len(self)}, the number of batches in an epoch")
         self._start = batch
 
     def draws(self, epoch: int, batch: int, indices: Tensor) -> Draws:
@@ -226,7 +225,7 @@ class BatchesBase:
         return replace(draws, mirror=self.order.flipped(epoch, indices))
 
     def _begin(self) -> tuple[int, range]:
-        """Return the epoch and its remaining batches."""
+        """Return the epoch, and the numbers of its remaining batches."""
         if self.on_begin is not None:
             self.on_begin()
         first, self._start = self._start, 0
@@ -256,7 +255,7 @@ class Batches(BatchesBase):
             yield self.batch(epoch, batch)
 
     def batch(self, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Return one batch by epoch and number."""
+        """Return the batch with number ``batch`` in ``epoch``."""
         indices = self.order.indices(epoch, batch)
         own = self.order.part(len(indices))
         draws = self.draws(epoch, batch, indices).rows(own)

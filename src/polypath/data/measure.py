@@ -10,12 +10,12 @@ from polypath.data.seeds import generator
 from polypath.data.split import Split, StreamedSplit
 from polypath.data.splits import FIXED
 
-MEASURED = 2048  # at most this many images of a streamed split are decoded for this
+MEASURED = 2048  # at most this many images of a streamed split are decoded for the measurement
 BatchNormStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def normalisation(train: Split | StreamedSplit, how: Normalise) -> BatchNormStatistics:
-    """Return the mean and the standard deviation to normalise each channel with, for pixels in 0 … 1; see
+    """Return the mean and the standard deviation for normalising each channel of pixels in 0 … 1. For ``how``, see
     ``DataConfig.normalise``.
 
     A streamed split is measured on a fixed sample of at most MEASURED images.
@@ -43,7 +43,7 @@ def channel_statistics(images: Tensor) -> BatchNormStatistics:
         ValueError: there are no images.
     """
     if len(images) == 0:
-        raise ValueError("no images to take mean and standard deviation from")
+        raise ValueError("there are no images; the mean and the standard deviation need at least one")
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):

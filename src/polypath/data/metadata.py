@@ -1,8 +1,8 @@
 """Read the labels of images in one folder from ``metadata.csv`` or ``metadata.jsonl``, as in Hugging Face's
 imagefolder.
 
-Each image has a row, with ``file_name`` (relative to the metadata file) and a label. If a file is for several splits,
-it has a column ``split``.
+Each image has a row, with ``file_name`` (relative to the metadata file) and a label. A metadata file of several splits
+also has a column ``split``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def metadata_of(folder: Path) -> Path | None:
 
 
 def names_labels(file: Path, image: str | None, label: str | None) -> bool:
-    """Whether a metadata file has a column of files and a column of labels (as requested, or with a usual name)."""
+    """Return whether a metadata file has the columns of files and labels (as requested, or with usual names)."""
     columns = {name for row in _table(file)[:1] for name in row}
     likely = {name for name in columns if name.lower() in LABEL_NAMES}
     return (image or FILE_COLUMN) in columns and (label in columns if label else bool(likely))
@@ -48,11 +48,12 @@ def names_labels(file: Path, image: str | None, label: str | None) -> bool:
 def read_metadata(file: Path, image: str | None, label: str | None) -> list[Row]:
     """Read the rows of a metadata file, in order. Labels of a CSV file become integers if all of them are integers.
 
-    If no row of the file (or of a split) has a label, all rows get -1, the value of hidden labels.
+    If no row of a split (or of the file) has a label, all its rows get the label -1, as for hidden labels.
 
     Args:
-        image, label: names of the columns. By default, these are ``file_name``, and the only column with a usual name
-            for labels or, if there is none, the only other column.
+        image: name of the image column; the default is ``file_name``.
+        label: name of the label column. The default is the only column with a usual name for labels or, if there is
+            none, the only other column.
 
     Raises:
         ValueError: the file is damaged, columns are missing, an image is listed twice or is outside the folder, or a
@@ -69,7 +70,7 @@ def read_metadata(file: Path, image: str | None, label: str | None) -> list[Row]
         where = f"{file}, row {number}"
         name = _inside(row.get(image), where)
         if name in found:
-            raise ValueError(f"{where}: {name!r} already has a row")
+            raise ValueError(f"{where}: an earlier row already has the file {name!r}")
         split = row.get(SPLIT_COLUMN)
         found[name] = Row(name, row.get(label), None if split in (None, "") else split_of(str(split)) or str(split))
     return _labelled(file, list(found.values()), label)
@@ -82,7 +83,7 @@ def _table(file: Path) -> list[Mapping[str, Any]]:
             try:
                 rows: list[Any] = list(csv.DictReader(stream))
             except csv.Error as error:
-                raise ValueError(f"{file}: damaged, or not a CSV file ({error})") from error
+                raise ValueError(f"{file}: is damaged or not a CSV file ({error})") from error
         else:
             rows = [parse_json(line, f"{file}, line {n}") for n, line in enumerate(stream, 1) if line.strip()]
     for number, row in enumerate(rows, 1):
@@ -100,14 +101,14 @@ def _column(file: Path, columns: Sequence[str], field: str, wanted: str | None, 
         return likely[0]
     if wanted in columns and wanted is not None:
         return wanted
-    reason = "has several possible columns" if wanted is None and len(likely) > 1 else "has no such column"
+    reason = "has several possible columns" if wanted is None and len(likely) > 1 else "has no matching column"
     raise ValueError(f"DataConfig.{field} = {wanted!r}: {file} {reason}; its columns are {', '.join(columns)}")
 
 
 def _inside(name: Any, where: str) -> str:
     path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) and name else None
     if path is None or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{where}: {name!r} is not a file below the metadata's folder")
+        raise ValueError(f"{where}: {name!r} must be a path below the folder of the metadata file")
     return str(path)
 
 
@@ -119,7 +120,7 @@ def _labelled(file: Path, rows: list[Row], column: str) -> list[Row]:
         label = row.label
         if label in (None, ""):
             if row.split in known:
-                raise ValueError(f"DataConfig.label_column = {column!r}: {row.file!r} has no label in {file}")
+                raise ValueError(f"DataConfig.label_column = {column!r}: image {row.file!r} has no label in {file}")
             label = -1
         elif not isinstance(label, str | int):
             raise ValueError(

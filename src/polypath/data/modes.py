@@ -29,7 +29,7 @@ PHOTOMETRIC, BITS = 262, 258  # tags of a TIFF
 
 
 def is_grey(mode: str) -> bool:
-    """Whether images of this Pillow mode are grey."""
+    """Return whether images of this Pillow mode are grey."""
     return mode.startswith("I") or (COLOURS | TRANSPARENT).get(mode) == "L"
 
 
@@ -47,7 +47,7 @@ def plain(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in DEEP_GREY):
         out = Image.fromarray(_grey(image))
     elif image.mode not in COLOURS and image.mode not in TRANSPARENT:
-        raise ValueError(f"pixels of mode {image.mode}, whose range is unknown; convert them to 8 bits of grey or RGB")
+        raise ValueError(f"pixels of mode {image.mode} have an unknown range; convert the image to 8-bit grey or RGB")
     else:
         if deep:  # Pillow keeps only the upper 8 bits
             _check_range(256 * _brightest(image) + 255)
@@ -68,8 +68,8 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the orientation in EXIF or XMP, or 1 if they cannot be read."""
-    if image.format == "TIFF":  # Pillow has already turned it
+    """Return the orientation given by EXIF or XMP data, or 1 (upright) if these data cannot be read."""
+    if image.format == "TIFF":  # Pillow has already turned the image
         return 1
     if isinstance(exif := image.info.get("exif"), bytes) and not modest(exif):
         return 1
@@ -121,6 +121,6 @@ def _brightest(image: Image.Image) -> int:
 def _check_range(brightest: int) -> None:
     if brightest < DIMMEST:
         raise ValueError(
-            f"16-bit pixels of at most {brightest:,} would be nearly black; their true range is unknown; "
+            f"16-bit pixels of at most {brightest:,} would be nearly black, and their true range is unknown; "
             "scale them to 0 ... 65,535, or to 8 bits"
         )

@@ -47,8 +47,8 @@ _COMPOUND = re.compile(
 class SplitName:
     """A name that contains one word for a split.
 
-    ``around`` are the words before and after that word. ``plain`` is true if they are only fillers (``training_set``,
-    ``val2017``).
+    ``around`` are all words of the name, with ``*`` in place of that word. ``plain`` is true if all other words are
+    fillers or numbers (``training_set``, ``val2017``).
     """
 
     split: str
@@ -57,7 +57,7 @@ class SplitName:
 
 
 def read_name(name: str) -> SplitName | None:
-    """Return the split that a name denotes, or None if the name contains no word for a split, or several."""
+    """Return the split that a name denotes. Return None if the name contains no word for a split, or several."""
     words = _words(name)
     found = [i for i, word in enumerate(words) if word in WORDS]
     if len(found) != 1:
@@ -69,20 +69,20 @@ def read_name(name: str) -> SplitName | None:
 
 
 def split_of(name: str) -> str | None:
-    """Return ``train``, ``test``, ``validation`` or ``extra`` if the name contains a word for this split and only
-    fillers besides."""
+    """Return ``train``, ``test``, ``validation`` or ``extra`` if the name contains a word for this split and otherwise
+    only fillers (such as ``set``) or numbers."""
     found = read_name(name)
     return found.split if found and found.plain else None
 
 
 def splits_among(names: Iterable[str], given: Collection[str] = ()) -> dict[str, str]:
-    """Map each split to the one of ``names`` that denotes it. The map is empty if the names are something else, such as
-    classes.
+    """Map each split to the name that denotes it. The map is empty if ``names`` do not denote splits, but classes, for
+    example.
 
     Plain names (``Train``, ``test_images``) and names in ``given`` are splits if one of them is in ``given`` or denotes
     ``train``, or if there are no other names. Otherwise, names such as ``seg_train`` are splits if several of them
-    differ only in the word for the split, and one of them denotes ``train``. If two names denote the same split, a name
-    that is just the word becomes this split. The others become splits under their full names.
+    differ only in the word for the split, and one of them denotes ``train``. If several names denote the same split, a
+    name that consists only of the word becomes this split. The others become splits under their full names.
     """
     names = list(names)
     read = {name: found for name in names if (found := read_name(name))}
@@ -106,7 +106,7 @@ def splits_among(names: Iterable[str], given: Collection[str] = ()) -> dict[str,
 
 
 def hidden_or_system(name: str) -> bool:
-    """Whether a file or folder is hidden or made by the operating system (``.DS_Store``, ``__MACOSX``, ``@eaDir``)."""
+    """Return whether a file or folder is hidden or made by the operating system (``.DS_Store``, ``__MACOSX``)."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 

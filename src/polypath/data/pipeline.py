@@ -1,5 +1,5 @@
-"""Prepare the input of a network from stored uint8 images: crop, policy, colour, normalise, pad, mirror, roll and erase
-in training, views in evaluation."""
+"""Prepare the input of a network from stored uint8 images. In training, the steps are crop, policy, colour, normalise,
+pad, mirror, roll and erase. In evaluation, images are normalised, and one or ten views are cropped."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Pipeline:
         check("crops", self.crops, one_of(1, 10))
         if self.crops == 10 and (self.augment is not None or self.size is None):
             raise ValueError(
-                "crops = 10: for evaluation only (augment = None); set a size smaller than the stored images"
+                "crops = 10: requires augment = None (evaluation) and a size smaller than the stored images"
             )
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ValueError(f"std {self.std}: must be positive, one for each of {len(self.mean)} channels")
+            raise ValueError(f"std = {self.std}: must have a positive number for each of {len(self.mean)} channels")
 
     def check(self, stored: tuple[int, int]) -> None:
         """Check that stored images of this (height, width) can be processed. Call it before the first batch.
@@ -51,17 +51,19 @@ class Pipeline:
         """
         height, width = stored
         if self.size is not None and self.size > min(stored):
-            raise ValueError(f"images of {height}x{width} pixels: too small for crops of {self.size}x{self.size}")
+            raise ValueError(f"images of {height}x{width} pixels are too small for crops of {self.size}x{self.size}")
         if self.augment is None:
             return
         kind = "scale" if self.augment.scale else "shorter_side" if self.augment.shorter_side else ""
         if kind and self.size is None and height != width:
-            raise ValueError(f"AugmentConfig.{kind}: images of {height}x{width} pixels need DataConfig.size")
+            raise ValueError(
+                f"DataConfig.size = None: must be set if AugmentConfig.{kind} crops {height}x{width} pixels"
+            )
         if (shorter := self.augment.shorter_side) and shorter[0] < (crop := self.size or height):
             raise ValueError(f"AugmentConfig.shorter_side = {shorter}: must be at least the crops' side, {crop} pixels")
         side = self.size if kind and self.size else min(stored)
         if self.augment.pad_mode == "reflect" and self.augment.pad >= side:
-            raise ValueError(f"AugmentConfig.pad = {self.augment.pad}: too large to reflect images of side {side}")
+            raise ValueError(f"AugmentConfig.pad = {self.augment.pad}: is too large to reflect images of side {side}")
 
     def draw(self, n: int, generator: torch.Generator) -> A.Draws:
         """Draw the random numbers for a batch of ``n`` images."""
@@ -70,8 +72,8 @@ class Pipeline:
         return A.draw(self.augment, n, generator)
 
     def __call__(self, images: Tensor, draws: A.Draws, *, cut: bool = False) -> Tensor:
-        """Convert stored images to network input, on the device of the images. With ``cut``, they are already cropped
-        to the box."""
+        """Convert stored images to network input, on the device of the images. ``cut`` says that the images are already
+        cropped to their boxes (``draws.box``)."""
         wide = torch.promote_types(self.dtype, torch.float32)
         if self.augment is None:
             return self._laid_out(self._views(self._normalised(images.to(wide) / 255)))

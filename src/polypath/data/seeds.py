@@ -1,4 +1,4 @@
-"""Random generators that depend only on a seed and a purpose, so that resuming needs no stored state of a generator."""
+"""Random generators that depend only on a seed and a purpose. So resuming a run does not need a stored state."""
 
 from __future__ import annotations
 

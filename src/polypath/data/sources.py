@@ -78,8 +78,8 @@ class ImageData:
         name: name of the source.
         train, validation, test: splits, in memory or streamed; ``validation`` is None if no images are held out.
         classes: names of the classes, in the order of the labels.
-        mean, std: values for each channel to subtract from pixels in 0 … 1, and to divide by. They are measured on the
-            training images only, as ``normalise`` says (0 and 1 for ``none``).
+        mean, std: for each channel, the value to subtract from pixels in 0 … 1, and the value to divide by. They are
+            given, or measured on the training images only as ``normalise`` says (0 and 1 for ``none``).
         note: remarks for readers of the results, such as how splits were made, or that pixels were JPEG-coded.
         skipped: names of the images that were left out because they cannot be read.
         crop: side in pixels of the square that is cropped from the stored images for the network; None uses the full
@@ -123,7 +123,9 @@ def _mean_and_std(training: Split | StreamedSplit, config: DataConfig) -> tuple[
     if config.mean is None or config.std is None:
         return normalisation(training, config.normalise)
     if len(config.mean) != training.channels:
-        raise ValueError(f"data.mean = {config.mean}: the images have {training.channels} channels")
+        raise ValueError(
+            f"data.mean = {config.mean}: must have {training.channels} numbers, one per channel of the images"
+        )
     return config.mean, config.std
 
 
@@ -137,12 +139,12 @@ def load_images(
     Args:
         config: see :class:`DataConfig`.
         progress: called as ``progress(split, done, total)`` while images are decoded.
-        accept: called with the identity of the images before they are decoded. It should raise if these are not the
-            expected images.
+        accept: called with the identity of the images before they are decoded. The function should raise an error if
+            these are not the expected images.
 
     Raises:
-        ValueError: an unknown source, subset, split or column; inconsistent labels; broken images or files; images that
-            do not fit into memory. Each message has the field, its value and the legal values.
+        ValueError: the source, subset, split or column is unknown, labels are inconsistent, images or files are broken,
+            or the images do not fit into memory.
     """
     name, config = _named(config)
     loader = _Loader(open_source(config), config, progress)
@@ -265,7 +267,7 @@ def open_source(config: DataConfig) -> Source:
         )
     if given.exists() or given.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
         raise ValueError(
-            f"DataConfig.source = {config.source!r}: no such folder; give a folder of parquet files or of images (one "
+            f"DataConfig.source = {config.source!r}: does not exist; give a folder of parquet files or of images (one "
             f"folder for each class, or a metadata.csv), a Hugging Face dataset (OWNER/NAME), or one of digits, "
             f"{', '.join(KNOWN)}"
         )
@@ -278,7 +280,7 @@ def _pick(source: Source, config: DataConfig, field: str) -> str:
     for legal in (name, found.split if found else None):
         if legal in source.splits:
             return legal
-    raise ValueError(f"DataConfig.{field} = {name!r}: {source.where} has the splits {', '.join(source.splits)}")
+    raise ValueError(f"DataConfig.{field} = {name!r}: {source.where} has only the splits {', '.join(source.splits)}")
 
 
 class _Loader:
@@ -324,8 +326,8 @@ class _Loader:
         self.classes, self._labels = encode_labels(train, others, self.source.where)
 
     def split(self, table: LabelledTable, channels: int | None = None) -> Split | StreamedSplit:
-        """Return the images of a split. ``channels`` is the number of channels of the training images, once it is
-        known."""
+        """Return the images of a split. ``channels`` is the number of channels of the training images, or None if it is
+        not yet known."""
         labels, config = self._labels[table.split], self.config
         if config.streaming:
             rows = torch.stack([torch.zeros(len(table), dtype=torch.int64), torch.arange(len(table))], dim=1)
@@ -391,6 +393,6 @@ def _check_memory(images: int, channels: int, side: int | None) -> None:
     needed, there = images * channels * side**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * there:
         raise ValueError(
-            f"DataConfig.streaming = False: {images:,} images of {side}x{side} pixels take {needed / 2**30:.0f} GiB of "
-            f"{there / 2**30:.0f} GiB memory; stream them (--data.streaming), or set a smaller size"
+            f"DataConfig.streaming = False: {images:,} images of {side}x{side} pixels need {needed / 2**30:.0f} GiB, "
+            f"too much for {there / 2**30:.0f} GiB of memory; stream them (--data.streaming), or set a smaller size"
         )

@@ -23,7 +23,7 @@ class Split:
     """A split in memory: decoded images ``(N, C, H, W)`` uint8 and their labels ``(N,)`` int64.
 
     Raises:
-        ValueError: the tensors have other shapes or types.
+        ValueError: the tensors have wrong shapes or dtypes.
     """
 
     images: Tensor
@@ -65,7 +65,7 @@ class Split:
 
     @staticmethod
     def joined(parts: Sequence[Split]) -> Split:
-        """Concatenate splits. If one has three channels, grey ones are expanded to three."""
+        """Concatenate splits. If one of them has three channels, grey splits are expanded to three channels."""
         if len(parts) == 1:
             return parts[0]
         wide = max(part.channels for part in parts)
@@ -78,11 +78,12 @@ class StreamedSplit:
     """A split of images that are decoded on demand.
 
     Args:
-        tables, rows: the encoded images. Each of the ``rows`` (N, 2) is the number of a table and a row of that table.
+        tables: the encoded images.
+        rows: ``(N, 2)``; for each image, the number of a table and the number of a row in that table.
         labels: labels ``(N,)`` int64.
         side, resize: side of the decoded images in pixels, and how to resize to it, see :func:`polypath.data.fit.fit`.
         channels: number of channels, 1 or 3.
-        skip_broken: leave out images that cannot be read.
+        skip_broken: leave out images that cannot be read, instead of raising an error.
         source: a fingerprint of the tables.
     """
 

@@ -17,12 +17,12 @@ def stratified(labels: Tensor, count: int, how: HoldOut, seed: torch.Generator, 
     """Draw ``count`` images class by class, and return a mask ``(N,)``.
 
     With ``equal``, the same number is drawn of each class. With ``proportional``, numbers are proportional to class
-    sizes; they are rounded up for the classes with the largest remainders, and among equal ones for the lower class
-    numbers.
+    sizes. They are rounded up for the classes with the largest remainders, and rounded down for the others. Among
+    classes with equal remainders, those with lower class numbers are rounded up first.
 
     Raises:
-        ValueError: there are fewer than ``count`` images, or the classes cannot share ``count`` equally with ``equal``.
-            ``what`` is the field in the message.
+        ValueError: there are fewer than ``count`` images, or ``how`` is ``equal`` and not every class can have an equal
+            share of ``count``. The message begins with ``what``.
     """
     if count > len(labels):
         raise ValueError(f"{what} = {count}: there are only {len(labels)} images")
@@ -49,15 +49,19 @@ def _shares(sizes: Tensor, count: int) -> Tensor:
 def _equal(classes: Tensor, sizes: Tensor, count: int, what: str) -> Tensor:
     each, rest = divmod(count, len(classes))
     if rest:
-        raise ValueError(f"{what} = {count}: hold_out 'equal' needs a multiple of the {len(classes)} classes")
+        raise ValueError(
+            f"{what} = {count}: must be a multiple of {len(classes)}, the number of classes, with hold_out 'equal'"
+        )
     if (sizes < each).any():
         short = int(sizes.argmin())
-        raise ValueError(f"{what} = {count}: class {int(classes[short])} has {int(sizes[short])} images, not {each}")
+        raise ValueError(
+            f"{what} = {count}: class {int(classes[short])} has {int(sizes[short])} images, but needs {each}"
+        )
     return torch.full_like(sizes, each)
 
 
 def hold_out_test(labels: Tensor, config: DataConfig) -> Tensor:
-    """Return a mask of the images to test on if a dataset has no test split. It does not depend on ``split_seed``."""
+    """Return a mask of the images to test on if a dataset has no test split. ``split_seed`` does not affect it."""
     count = max(1, round(len(labels) * config.test_fraction))
     return stratified(labels, count, "proportional", generator(FIXED, "test"), "DataConfig.test_fraction: images")
 
@@ -66,8 +70,8 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
     """Return the indices of the training images and of the held-out images, for each training split (``train``, then
     ``extra``).
 
-    Held-out images are drawn first, and ``train_images`` from the others. So held-out images do not depend on
-    ``train_images``.
+    Held-out images are drawn first, and ``train_images`` are drawn from the others. So the held-out images do not
+    depend on ``train_images``.
 
     Raises:
         ValueError: there are not enough images to hold out or to keep.
@@ -82,7 +86,9 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
     left = sum(int(mask.sum()) for mask in kept)
     if config.train_images is not None:
         if config.train_images > left:
-            raise ValueError(f"DataConfig.train_images = {config.train_images}: {left} images are left for training")
+            raise ValueError(
+                f"DataConfig.train_images = {config.train_images}: only {left} images are left for training"
+            )
         together = torch.cat([own[mask] for own, mask in zip(labels, kept, strict=True)])
         seed = generator(config.split_seed, "train_images")
         chosen = stratified(together, config.train_images, "proportional", seed, "DataConfig.train_images")
@@ -95,7 +101,7 @@ def training_parts(labels: Sequence[Tensor], config: DataConfig) -> tuple[list[T
 
 
 def scored_part(labels: Tensor, config: DataConfig) -> Tensor:
-    """Return the indices of the images to test on. They do not depend on ``split_seed``."""
+    """Return the indices of the images to test on. ``split_seed`` does not affect them."""
     if config.test_images is None:
         return torch.arange(len(labels))
     seed = generator(FIXED, "test_images")

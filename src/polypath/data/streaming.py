@@ -63,7 +63,7 @@ class StreamingBatches(BatchesBase):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._loader is None:
-            raise ValueError("these batches are closed")
+            raise ValueError("the batches are closed, so they cannot be iterated again")
         epoch, todo = self._begin()
         self._todo.tasks = [(epoch, batch) for batch in todo]
         for (_, batch), (images, good, broken) in zip(self._todo.tasks, self._loader, strict=True):
@@ -101,7 +101,7 @@ class _Todo(torch.utils.data.Sampler):
 
 
 class _Reader(Dataset):
-    """The dataset of the workers. Its item (epoch, batch) is the rank's part of this batch, decoded and cropped."""
+    """The dataset of the workers. Item (epoch, batch) is this process's part of the batch, decoded and cropped."""
 
     def __init__(self, split: StreamedSplit, order: Order, pipeline: Pipeline) -> None:
         self.split, self.order, self.pipeline = split, order, pipeline

@@ -28,8 +28,8 @@ HUB_TIMEOUT = 5.0  # seconds to wait for the Hub before using earlier downloads
 
 @dataclass(frozen=True)
 class Table:
-    """One split of a dataset. ``labels`` are the raw values of the label column; ``classes`` are their names if the
-    dataset has names. ``files`` is the identity of the files of a local dataset.
+    """One split of a dataset. ``labels`` are the raw values of the label column, and ``classes`` are the names of the
+    classes if the dataset has names. ``files`` is the identity of the files of a local dataset.
     """
 
     split: str
@@ -62,7 +62,7 @@ def _path(value: Any) -> str | None:
 
 def _bytes(value: Any) -> Raw:
     data = value.get("bytes") if isinstance(value, Mapping) else value  # a path is untrusted, so it is not opened
-    return data if isinstance(data, bytes) else ValueError("no bytes")
+    return data if isinstance(data, bytes) else ValueError("the row has no image bytes")
 
 
 # --- columns ----------------------------------------------------------------------------------------------
@@ -71,9 +71,9 @@ def _bytes(value: Any) -> Raw:
 def find_columns(rows: Dataset, where: str, image: str | None, label: str | None) -> tuple[str, str]:
     """Return the names of the image and the label column, as requested or found by their types.
 
-    An image column has the type ``Image`` or, if no column has it, is binary. A label column has the type
-    ``ClassLabel`` or, if no column has it, integers, booleans or text. If there are several of these, the one with a
-    usual name for labels is used. For CIFAR-100, the fine labels are used.
+    An image column has the type ``Image`` or, if no column has this type, is binary. A label column has the type
+    ``ClassLabel``. If no column has this type, a label column contains integers, booleans or text; among several such
+    columns, the one with a usual name for labels is used. For CIFAR-100, the fine labels are used.
 
     Raises:
         ValueError: a column is unknown, or there is not exactly one column that fits.
@@ -85,7 +85,7 @@ def find_columns(rows: Dataset, where: str, image: str | None, label: str | None
         ("label_column", label, ("classes", "values")),
     ):
         if wanted is not None and kinds.get(wanted) not in ranks:
-            what = "is not a column" if wanted not in kinds else f"cannot be {_article(field)}"
+            what = "is not a column" if wanted not in kinds else f"is not {_article(field)} column"
             raise ValueError(f"DataConfig.{field} = {wanted!r}: {what} of {where}; its columns are {_listed(rows)}")
         found.append(wanted or _only(kinds, ranks, field, where, rows))
     return found[0], found[1]
@@ -119,10 +119,12 @@ def _only(kinds: Mapping[str, str], ranks: Sequence[str], field: str, where: str
             return names[0]
         if names:
             raise ValueError(
-                f"DataConfig.{field} = None: {where} has several columns that may be {_article(field)}: "
-                f"{', '.join(names)}; name one"
+                f"DataConfig.{field} = None: {where} has several columns that can be the {field}; choose one of "
+                f"{', '.join(names)}"
             )
-    raise ValueError(f"DataConfig.{field} = None: {where} has no column of {_article(field)}s; it has {_listed(rows)}")
+    raise ValueError(
+        f"DataConfig.{field} = None: {where} has no column that can be the {field}; its columns are {_listed(rows)}"
+    )
 
 
 def _article(field: str) -> str:
@@ -168,7 +170,7 @@ def _shortly(files: Sequence[Path], root: Path) -> str:
 
 
 class LocalTables(Protocol):
-    """A local dataset: its name, its folder, the files of each split, and phrases that say how it was interpreted."""
+    """A local dataset: its name, its folder, the files of each split, and phrases on how these were interpreted."""
 
     where: str
     root: Path
@@ -203,9 +205,11 @@ class ParquetFolder:
         if subset is None and len(subsets) == 1:
             return files
         if subset is None:
-            raise ValueError(f"DataConfig.subset = None: {self.where} has several subsets: {legal}")
+            raise ValueError(f"DataConfig.subset = None: {self.where} has several subsets; choose one of {legal}")
         if subset not in subsets:
-            raise ValueError(f"DataConfig.subset = {subset!r}: {self.where} has {legal or 'no subsets'}")
+            raise ValueError(
+                f"DataConfig.subset = {subset!r}: does not exist; {self.where} has {legal or 'no subsets'}"
+            )
         return subsets[subset]
 
     def _split(self, file: Path) -> str:
@@ -216,7 +220,7 @@ class ParquetFolder:
         return next(filter(None, (*map(WORDS.get, words), *map(split_of, reversed(folders)))), "train")
 
     def open(self, split: str, image: str | None, label: str | None) -> Table:
-        """Read a split. With ``mapped``, it is memory-mapped from the Hugging Face cache.
+        """Read a split. If ``mapped`` was given, the split is memory-mapped from the Hugging Face cache.
 
         Raises:
             ValueError: a file is damaged or not a parquet file, or columns are not found (see :func:`find_columns`).
@@ -235,7 +239,7 @@ class ParquetFolder:
             try:
                 tables.append(pq.ParquetFile(file).read())
             except (OSError, pa.ArrowException, ValueError) as error:
-                raise ValueError(f"{file}: not a parquet file, or a damaged one ({_line(error)})") from None
+                raise ValueError(f"{file}: is damaged or not a parquet file ({_line(error)})") from None
             if tables[-1].schema.names != tables[0].schema.names:
                 raise ValueError(
                     f"{file}: has columns {tables[-1].schema.names}, but {files[0].name} has {tables[0].schema.names}"
@@ -243,7 +247,7 @@ class ParquetFolder:
         try:
             return Dataset(pa.concat_tables(tables, promote_options="permissive").combine_chunks())
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise ValueError(f"{self.where}: its files have different columns or types ({_line(error)})") from None
+            raise ValueError(f"the files of {self.where} have different columns or types ({_line(error)})") from None
 
     def _mapped(self, files: list[Path]) -> Dataset:
         from datasets import load_dataset
@@ -255,7 +259,7 @@ class ParquetFolder:
         except Exception as error:
             cause = error.__cause__ or error
             if not isinstance(cause, OSError) or cause.errno is None:
-                raise ValueError(f"{self.where}: cannot be read ({_line(cause)})") from None
+                raise ValueError(f"{self.where} cannot be read ({_line(cause)})") from None
             LOG.warning(
                 "%s is read into memory, since it cannot be memory-mapped in the cache of the datasets library (%s); "
                 "set HF_HOME to another folder for that cache",
@@ -266,20 +270,22 @@ class ParquetFolder:
 
 
 class SavedDataset:
-    """A dataset that ``save_to_disk`` of the datasets library wrote: one split, or a folder for each split."""
+    """A dataset that was written by the datasets library's ``save_to_disk``: one split, or a folder for each split."""
 
     def __init__(self, root: Path, subset: str | None) -> None:
         from datasets import Dataset, load_from_disk
 
         if subset is not None:
-            raise ValueError(f"DataConfig.subset = {subset!r}: folder {root}, from save_to_disk, has no subsets")
+            raise ValueError(
+                f"DataConfig.subset = {subset!r}: folder {root} was written by save_to_disk and has no subsets"
+            )
         self.where, self.root = f"folder {printable(str(root))}", root
         self.told: list[str] = []
         try:
             with quiet():
                 found = load_from_disk(root)
         except Exception as error:
-            raise ValueError(f"{self.where}: cannot be read ({_line(error)})") from None
+            raise ValueError(f"{self.where} cannot be read ({_line(error)})") from None
         named = {"train": found} if isinstance(found, Dataset) else dict(found)
         self._rows: dict[str, Any] = {split_of(str(name)) or str(name): rows for name, rows in named.items()}
         self.splits = {name: [Path(file["filename"]) for file in rows.cache_files] for name, rows in self._rows.items()}
@@ -289,7 +295,7 @@ class SavedDataset:
 
 
 def saved_dataset(root: Path) -> bool:
-    """Whether ``save_to_disk`` wrote this folder."""
+    """Return whether this folder was written by ``save_to_disk``."""
     return (root / "dataset_dict.json").is_file() or (
         (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
     )
@@ -323,11 +329,12 @@ def _load(source: str, subset: str | None) -> Any:
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
         reason = unreachable or _line(error)
         raise ValueError(
-            f"DataConfig.source = {source!r}: not a local folder, not downloaded earlier, and the Hugging Face Hub "
-            f"cannot be reached ({reason}); check the name (OWNER/NAME) and the connection, or give a local folder"
+            f"DataConfig.source = {source!r}: is not a local folder and was not downloaded before, and the Hugging "
+            f"Face Hub cannot be reached ({reason}); check the name (OWNER/NAME) and the connection, or give a local "
+            "folder"
         ) from None
     except Exception as error:
-        if isinstance(error, ValueError) and "config" in str(error).lower():  # the library lists the legal ones
+        if isinstance(error, ValueError) and "config" in str(error).lower():  # the message lists the legal subsets
             raise ValueError(f"DataConfig.subset = {subset!r}: {' '.join(str(error).split())}") from None
         raise ValueError(
             f"DataConfig.source = {source!r}: cannot be loaded ({_line(error.__cause__ or error)})"
@@ -335,8 +342,8 @@ def _load(source: str, subset: str | None) -> Any:
 
 
 def _probe(source: str) -> str | None:
-    """Check that the Hub has this dataset. Return None, or the reason why the Hub cannot be reached. (The datasets
-    library would retry for long.)
+    """Check that the Hub has this dataset. Return None, or the reason why the Hub cannot be reached. (Without this
+    check, the datasets library would retry for a long time.)
 
     Raises:
         ValueError: the Hub does not have the dataset, or the dataset is gated.
@@ -354,7 +361,7 @@ def _probe(source: str) -> str | None:
         ) from None
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ValueError(
-            f"DataConfig.source = {source!r}: neither a local folder nor a dataset on the Hub ({_line(error)})"
+            f"DataConfig.source = {source!r}: is neither a local folder nor a dataset on the Hub ({_line(error)})"
         ) from None
     except Exception as error:  # the HTTP library has many exceptions for a missing network
         return _line(error) or type(error).__name__

@@ -27,8 +27,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FAMILIES: dict[str, type[Family]] = {}
 SEED = whole(-(2**63), 2**64 - 1)  # torch's limits
 MOST_LAYERS = 4096  # layers with weights; a small config from an untrusted source must not build a huge network
-WHITENING = "whitening"  # the unit's name
-MOST_WHITENED = 64  # image channels
+WHITENING = "whitening"  # the name of the whitening unit
+MOST_WHITENED = 64  # the largest number of image channels
 MOST_BLOCKS = 16  # blocks or groups, each of which halves the image
 _OLD_NAMES = {"draw": "build_graph", "words": "selectors", "names": "path_names"}  # 0.1's names, kept for one release
 
@@ -48,7 +48,7 @@ class Family:
     The fields ``whitening`` and ``start`` come from no paper and are off by default. With ``whitening`` above 0, a
     fixed first layer whitens the training images' 3×3 patches along that many directions, and the family reads the
     layer's 2·``whitening`` maps (:mod:`polypath.layers.whitening`). Patches of ``in_chans`` channels have
-    9·``in_chans`` directions; only a network that starts with another network's weights can have more. With
+    9·``in_chans`` directions. A higher number is allowed only if the weights come from another network. With
     ``start="identity"`` (default ``"drawn"``), the initial network is as close to the identity as the family allows.
 
     ``pooled=False``, with ``num_classes=0``, removes the head: the output is the maps that the head would read.
@@ -98,7 +98,8 @@ class Family:
         return replace(self, in_chans=2 * self.whitening, whitening=0).build_graph(b)
 
     def selectors(self) -> Selectors:
-        """Return the family's own keys for choices, each with a function of wiring and value that gives the choice."""
+        """Return the family's own keys for choices. Each key has a function that turns a wiring and a value into a
+        choice."""
         return {}
 
     def path_names(self) -> list[str]:
@@ -110,14 +111,14 @@ class Family:
         return {}
 
     def path_draws(self) -> dict[str, Any]:
-        """Return the fields of the objective ``drop-path`` that train paths to classify alone.
+        """Return the fields of the objective ``drop-path`` with which each path learns to classify alone.
 
-        If empty, only the whole network is trained.
+        If the result is empty, only the whole network is trained.
         """
         return {}
 
     def stages(self) -> dict[str, tuple[str, ...]]:
-        """Return the nodes that each stage ends in, as :meth:`build_graph` marks them with :meth:`NetBuilder.stage`."""
+        """Return the last nodes of each stage, which :meth:`build_graph` marks with :meth:`NetBuilder.stage`."""
         with torch.device("meta"):
             b = NetBuilder()
             self.full_graph(b)
@@ -125,7 +126,7 @@ class Family:
 
     @property
     def min_size(self) -> int:
-        """The smallest image side, in pixels, at which no map vanishes."""
+        """The smallest image side, in pixels, at which all feature maps have at least one pixel."""
         return 1
 
     def made_for(self, side: int) -> int:
@@ -135,7 +136,7 @@ class Family:
     def build(self, seed: int | None = None) -> PathNet:
         """Build the network, with random weights from ``seed`` (or from torch's global generator).
 
-        With ``num_classes`` 0 it has no classifier and returns pre-logits.
+        If ``num_classes`` is 0, the network has no classifier and returns pre-logits.
         """
         if self.num_classes == 0:
             net = replace(self, num_classes=1, pooled=True).build(seed)
@@ -166,9 +167,9 @@ class Family:
         initialise(net, self.init)
 
     def start_as_identity(self, net: PathNet) -> None:
-        """Make each conv return its input if its shape allows that.
+        """Set the weights of each conv so that the conv returns its input, where the conv's shape allows that.
 
-        Only families with ``identity`` in ``starts`` do this.
+        Only families with ``identity`` in ``starts`` use this.
         """
         for module in net.modules():
             if isinstance(module, ConvUnit):
@@ -184,7 +185,7 @@ class Preset:
         printed: figures as the paper prints them (``params`` in millions, ``macs`` in billions, ``depth``).
         size: the image side, in pixels, that the network is made for.
         linear: number of linear layers that the paper counts in the depth but :attr:`Unit.depth` does not.
-        prepared: for other packages' models, how images are prepared, in timm's format.
+        prepared: how images are prepared for another package's model, in timm's format.
     """
 
     spec: Family
@@ -198,7 +199,7 @@ class Preset:
         """Return how images are prepared for the untrained network, in timm's format.
 
         Mean and standard deviation are CIFAR-10's for image sides below 64 pixels, else ImageNet's. No weights depend
-        on them.
+        on these values.
         """
         small, chans = self.size < 64, self.spec.in_chans
         mean, std = (CIFAR_MEAN, CIFAR_STD) if small else (IMAGENET_MEAN, IMAGENET_STD)
@@ -212,14 +213,14 @@ class Preset:
 def check_size(spec: Family, layers: int, blocks: int, *names: str) -> None:
     """Raise ``ValueError`` if a family has too many layers with weights or too many blocks.
 
-    ``names`` are the fields that decide these numbers, for the message.
+    ``names`` are the fields that determine these numbers; the message lists them.
     """
     if layers <= MOST_LAYERS and blocks <= MOST_BLOCKS:
         return
     given = ", ".join(f"{name} = {reprlib.repr(getattr(spec, name))}" for name in names)
     legal = f"{MOST_LAYERS:,} layers in {MOST_BLOCKS} blocks"
     size = f"{layers:,} layers" if layers < 10**18 else "far more layers"
-    raise ValueError(f"{type(spec).__name__}.{given}: make {size} in {blocks:,} blocks; the limit is {legal}")
+    raise ValueError(f"{type(spec).__name__}.{given}: would make {size} in {blocks:,} blocks; the limit is {legal}")
 
 
 @contextlib.contextmanager

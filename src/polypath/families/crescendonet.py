@@ -4,7 +4,8 @@ Eq. 1   f_1(z) = batchnorm(activation(conv(z)))
 Eq. 2   f_n(z) = f_1^{nI}(z)                           branch n has n·I units
 Eq. 3   H_S(z) = f_1(z) ⊕ f_2(z) ⊕ … ⊕ f_S(z)          ⊕ is the element-wise mean
 
-Blocks are stacked with 2×2 max-pools between them; then follow linear 384, linear 192 and the classifier (§II-A).
+Blocks are stacked with 2×2 max-pools between them. After them come two linear layers, of width 384 and 192, and the
+classifier (§II-A).
 The paper's parameter counts imply one more max-pool, after the last block; ``final_map`` is its output size.
 """
 
@@ -27,7 +28,7 @@ from polypath.layers.pool import AdaptiveMaxPool
 
 @dataclass(frozen=True, kw_only=True)
 class CrescendoNet(Family, name="crescendonet"):
-    """CrescendoNet with S = ``scale`` branches per block, of which branch n has n·I units (I = ``interval``).
+    """CrescendoNet with S = ``scale`` branches per block. Branch n has n·I units (I = ``interval``).
 
     See the module's equations.
 
@@ -38,8 +39,8 @@ class CrescendoNet(Family, name="crescendonet"):
         final_map: side of the map that the linear layers read, after an adaptive max-pool. With 8 there is no pool
             after the last block for 32×32 images, as in the paper's text.
         hidden: widths of the linear layers before the classifier.
-        dropout: rate at a unit's output (the paper gives no rate).
-        order: order of a unit's parts; in the paper conv, ReLU, batch-norm.
+        dropout: dropout rate at the output of each unit (the paper gives no rate).
+        order: order of a unit's parts; the paper's order is conv, ReLU, batch-norm.
         bias: whether convs have a bias. The norm's shift does not replace it, because a ReLU is between conv and norm.
             The paper does not mention a bias.
     """
@@ -65,7 +66,7 @@ class CrescendoNet(Family, name="crescendonet"):
             self, widths=each(whole(1)), hidden=each(whole(1)), scale=whole(1), interval=whole(1), final_map=whole(1)
         )
         if not self.widths:
-            raise ValueError("CrescendoNet.widths is empty: name at least one block")
+            raise ValueError("CrescendoNet.widths = (): must have a width for at least one block")
         blocks, branches = len(self.widths), self.scale * (self.scale + 1) // 2
         layers = blocks * branches * self.interval + len(self.hidden)
         check_size(self, layers, blocks, "widths", "scale", "interval", "hidden")
@@ -127,12 +128,14 @@ class CrescendoNet(Family, name="crescendonet"):
         return {"branches": self.path_names()}
 
     def _branches(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """Read ``1,3`` (P = {1, 3} in §III-B), for every block, or one list per block, ``1,3/2/1,2,3,4``."""
+        """Read one list for all blocks, ``1,3`` (P = {1, 3} in §III-B), or one list per block, ``1,3/2/1,2,3,4``."""
         per_block, blocks = value.split("/"), len(self.widths)
         if len(per_block) == 1:
             per_block *= blocks
         if len(per_block) != blocks:
-            raise ValueError(f"branches {value!r}: give one list, or {blocks} separated by '/', one for each block")
+            raise ValueError(
+                f"branches {value!r}: give one list, or {blocks} lists separated by '/', one for each block"
+            )
         choice: dict[str, list[str]] = {}
         for block, text in enumerate(per_block, 1):
             wanted = [str(whole_text("branch", n, 1, self.scale)) for n in text.split(",")]
@@ -140,7 +143,7 @@ class CrescendoNet(Family, name="crescendonet"):
             if name in wiring.joins:
                 choice[name] = wanted
             elif [f"block{block}.branch{n}.unit1" in wiring.by_name for n in wanted] != [True]:
-                raise ValueError(f"branches {value!r}: block {block} of this network has one branch only, not this")
+                raise ValueError(f"branches {value!r}: block {block} of this extracted network has only another branch")
         return choice
 
 

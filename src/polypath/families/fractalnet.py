@@ -31,14 +31,15 @@ class FractalNet(Family, name="fractalnet"):
         filters: output maps of each block.
         join: ``mean`` (as in the paper), ``sum``, ``max`` or ``concat`` (an alternative in the paper; then there are no
             paths to choose).
-        pool: where a block is pooled: ``before`` the join that ends it, in each column (§3.3, the authors' form), or
+        pool: where a block is pooled: in each column ``before`` the block's last join (§3.3, the authors' form), or
             ``after`` this join.
         transitions: 1-based blocks with a 1×1 conv unit before them, in which the number of channels grows. In other
             blocks it grows in the first conv of each column, as in the authors' generator.
         dropout: one rate per block, or a single rate for all.
         order: order of a unit's parts; the authors' generator has ``conv-drop-norm-act``.
-        bias, affine: whether convs have biases, and batch-norms scale and shift; the generator has only the biases.
-        own_norms: whether each column has its own batch-norms, after the shared convs, with which it runs alone (the
+        bias, affine: whether convs have biases, and whether batch-norms have scale and shift. The authors' generator
+            has biases, but no scale and shift.
+        own_norms: whether each column has separate batch-norms for running alone, after the shared convs (the
             generator's tied passes). If so, the network ends in a switch between ``local`` (the fractal) and
             ``column1`` … ``columnC``.
         stem: ``none``, or ``imagenet`` for ResNet-34's first and last layers; then the last block is not pooled.
@@ -73,13 +74,15 @@ class FractalNet(Family, name="fractalnet"):
         )
         blocks = len(self.filters)
         if not blocks:
-            raise ValueError("FractalNet.filters is empty: name at least one block")
+            raise ValueError("FractalNet.filters = (): must have a number for at least one block")
         columns = 2 ** min(self.columns, 64) - 1  # a very large exponent would take too long
         check_size(self, blocks * columns * (1 + self.own_norms), blocks, "filters", "columns")
         if unknown := [n for n in self.transitions if not 1 <= n <= blocks]:
-            raise ValueError(f"FractalNet.transitions: block {unknown[0]} is not one of 1 to {blocks}")
+            raise ValueError(f"FractalNet.transitions: block {unknown[0]} does not exist; the blocks are 1 to {blocks}")
         if len(self.dropout) not in (1, blocks):
-            raise ValueError(f"FractalNet.dropout = {self.dropout}: give one rate, or {blocks}, one for each block")
+            raise ValueError(
+                f"FractalNet.dropout = {self.dropout}: must be one rate, or {blocks} rates, one for each block"
+            )
 
     @property
     def rows(self) -> int:
@@ -111,7 +114,7 @@ class FractalNet(Family, name="fractalnet"):
         return b.add("head.classifier", z, nn.Linear(out_chans, self.num_classes), depth=depth)
 
     def _pass(self, b: NetBuilder, z: str, chans: int, column: int | None) -> str:
-        """Add all blocks: the fractal, or one ``column`` alone with its own batch-norms over the same convs."""
+        """Add all blocks: the complete fractals, or only ``column``, with separate batch-norms after the same convs."""
         prefix = "" if column is None else f"tied{column}."
         for block, filters in enumerate(self.filters, 1):
             if block in self.transitions:
@@ -215,7 +218,7 @@ class FractalNet(Family, name="fractalnet"):
         for block, end in enumerate(ends, 1):
             left = wiring.joins[end].labels if end in wiring.joins else ()
             if column not in left and f"block{block}.column{column}.unit1" not in wiring.by_name:
-                raise ValueError(f"column {column}: this extracted network no longer has it")
+                raise ValueError(f"column {column}: this extracted network no longer has this column")
         return {join.name: [column] for join in wiring.joins.values() if column in join.labels}
 
 

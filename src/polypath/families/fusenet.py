@@ -2,12 +2,13 @@
 
 §3      x_k = H_k(B_k^L(x_{k-1}), B_k^R(x_{k-1}))       k = 1..K, H the sum, the maximum or another combinator
         plain    R alone
-        N_fK     R of x layers per block, L of one layer at first and where the size changes, else the identity (Fig. 3)
+        N_fK     R is x layers per block; L is one layer at first and where the size changes, else the identity (Fig. 3)
 §5      DFN-IL   z' = relu(S(z) + B^1(z) + B^2(z))       inception-like (Fig. 6a)
         DFN-MR   m = (S^1(x) + S^2(y)) / 2               merge-and-run (Fig. 6b)
-                 x' = relu(m + B^1(x)),  y' = relu(m + B^2(y)); the last fusion gives relu(m + B^1(x) + B^2(y)) once
+                 x' = relu(m + B^1(x)),  y' = relu(m + B^2(y)); the last fusion only gives relu(m + B^1(x) + B^2(y))
 
-B and S are as in ResNet (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR replaces two of ResNet's.
+B and S are as in ResNet (:mod:`polypath.families.resnet`). One fusion of DFN-IL or DFN-MR replaces two
+blocks of a ResNet.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ PAPER = "Deep Fusion, 2016"
 
 @dataclass(frozen=True, kw_only=True)
 class PlainNet(Normed, name="plain"):
-    """The deep base network alone: ``depth`` layers, the convs in three groups of w, 2w and 4w maps (w = ``width``)."""
+    """The deep base network alone. It has ``depth`` layers, with convs in three groups of w, 2w and 4w maps (w =
+    ``width``)."""
 
     depth: int = 26
     width: int = 16
@@ -78,7 +80,7 @@ class FusedNet(Normed, name="fusenet"):
     Args:
         join: the combinator: ``sum``, ``max`` or ``concat``. With ``concat`` there are no paths to choose, because the
             next fusion reads all concatenated maps.
-        survival: for stochastic depth, p_L: the probability that the last fusion keeps its deep block.
+        survival: p_L of stochastic depth, the probability that the last fusion keeps its deep block.
         survival_rule: ``linear`` or ``uniform``, as in :class:`~polypath.families.resnet.Residual`.
     """
 
@@ -121,7 +123,7 @@ class FusedNet(Normed, name="fusenet"):
         return {} if self.join == "concat" else {"route": self._route}
 
     def path_names(self) -> list[str]:
-        """List the eight routes that keep to one side within a group, in Table 1's order. For K = 3 these are all."""
+        """List the eight routes that stay on one side within each group, in Table 1's order. K = 3 has only these."""
         if self.join == "concat":
             return []
         sizes = share(self.fusions, 3)
@@ -143,8 +145,8 @@ class FusedNet(Normed, name="fusenet"):
 
 
 def layers_of(in_chans: int, out_chans: int, layers: int, stride: int, last_relu: bool = False) -> list[nn.Module]:
-    """Make a chain of 3×3 layers. The first has the stride. The last has no ReLU, because a sum follows, unless
-    ``last_relu``."""
+    """Make a chain of 3×3 layers. The first layer has the stride. Unless ``last_relu`` is true, the last layer has no
+    ReLU, because a sum follows."""
     orders = ["conv-norm-act"] * (layers - 1) + ["conv-norm-act" if last_relu else "conv-norm"]
     return [
         ConvUnit(in_chans if i == 0 else out_chans, out_chans, 3, stride if i == 0 else 1, order=order)
@@ -159,8 +161,8 @@ class InceptionLike(ResNet, name="dfn_il"):
     With two branches, K fusions have 3^K paths.
 
     Args:
-        shortcuts: whether fusions have shortcuts. Without them this is ``side``, a network of the released code that is
-            not in the paper: it has 2^K paths with two branches, and no fusion can be skipped.
+        shortcuts: whether fusions have shortcuts. Without shortcuts, this is ``side``, a network of the released code
+            that is not in the paper. With two branches, ``side`` has 2^K paths. Its fusions cannot be skipped.
     """
 
     branches: int = 2
@@ -189,7 +191,7 @@ class InceptionLike(ResNet, name="dfn_il"):
         return [f"stream={n}" for n in range(1, self.branches + 1)] + units
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
-        """Choose one base network with its shortcuts: stream ``1`` is a ResNet of branch 1."""
+        """Choose one base network with its shortcuts: stream ``1`` is the ResNet with branch 1 in each fusion."""
         number = whole_text("stream", value, 1, self.branches)
         labels = ["L", f"R{number}"] if self.shortcuts else [f"R{number}"]
         choice = {f"{place.name}.join": labels for place in self.places()}
@@ -198,7 +200,7 @@ class InceptionLike(ResNet, name="dfn_il"):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeAndRun(Residual, name="dfn_mr"):
-    """DFN-MR: ``streams`` networks whose shortcuts are averaged in every fusion.
+    """DFN-MR: parallel networks (streams) whose shortcuts are averaged in every fusion.
 
     With two streams, K fusions have 4·3^(K-1) paths.
 
@@ -227,8 +229,8 @@ class MergeAndRun(Residual, name="dfn_mr"):
         check_fields(self, streams=whole(2), projections=FLAG, ending=one_of("sum", "concat"))
         self.check_layers(self.streams, "streams")
         if self.ending == "sum" and not self.has_shortcut(self.places()[-1]):
-            told = "the last fusion changes the size, so without projections there is nothing to sum"
-            raise ValueError(f"{type(self).__name__}.projections = False: {told}; take ending 'concat'")
+            told = "the last fusion changes the size, so without projections there is no shortcut to sum"
+            raise ValueError(f"{type(self).__name__}.projections = False: {told}; set ending = 'concat'")
 
     def has_shortcut(self, place: Place) -> bool:
         return self.projections or not place.resized
@@ -287,7 +289,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return streams + super().path_names()
 
     def _stream(self, wiring: Wiring, value: str) -> Choices:
-        """Choose one base network with its shortcuts: stream ``1`` is a ResNet of branch 1."""
+        """Choose one base network with its shortcuts: stream ``1`` is the ResNet with branch 1 in each fusion."""
         whole_text("stream", value, 1, self.streams)
         *places, last = self.places()
         merged = [place for place in (*places, last) if self.has_shortcut(place)]
@@ -295,17 +297,19 @@ class MergeAndRun(Residual, name="dfn_mr"):
         return still_there(self, wiring, f"stream={value}", choice)
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """Read a route such as ``R1L1R2``: for each fusion, the side (branch R or shortcut L) and the stream it reads.
+        """Read a route such as ``R1L1R2``: for each fusion, its side (branch R or shortcut L) and the stream it reads.
 
-        After a branch, the next fusion must read the same stream. A shortcut is merged, so after it any stream may
-        follow."""
+        After a branch, the next fusion must read the same stream. Shortcuts are merged, so the fusion after a shortcut
+        may read any stream."""
         places = self.places()
         steps = read_route(value, [side + s for side in "LR" for s in self._numbers], len(places))
         choice: Choices = {}
         for k, (place, step) in enumerate(zip(places, steps, strict=True)):
             side, stream = step[0], step[1:]
             if side == "L" and not self.has_shortcut(place):
-                raise ValueError(f"route {value!r}: fusion {k + 1} has no shortcut, so R{stream}, not {step}")
+                raise ValueError(
+                    f"route {value!r}: fusion {k + 1} has no shortcut, so it must be R{stream}, not {step}"
+                )
             into = "out"
             if k + 1 < len(places):
                 after = steps[k + 1][1:]
@@ -313,7 +317,7 @@ class MergeAndRun(Residual, name="dfn_mr"):
                 if side == "R" and after != stream:
                     raise ValueError(
                         f"route {value!r}: {step} at fusion {k + 1} stays in stream {stream}, "
-                        f"so L{stream} or R{stream} comes next, not {steps[k + 1]}"
+                        f"so L{stream} or R{stream} must follow, not {steps[k + 1]}"
                     )
             elif side == "R":
                 choice[f"{place.name}.both"] = [stream]

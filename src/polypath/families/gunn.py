@@ -4,9 +4,9 @@ Eq. 4   GUNN(x) = (U_{c_l} ∘ … ∘ U_{c_1})(x)           each update reads t
 Eq. 5   F_c(x) = G_c(x) + x_c                          G_c is a bottleneck update unit (§5.1)
 
 Each resolution has one representation (§5.1): a 1×1 conv makes N channels, one layer of {N, P, K, M} updates each of
-them once, and a pool leads to the next resolution. :data:`PRESETS` has the networks of Tables 1 and 2. SUNN applies the
-same units to all segments at once (``order="simultaneous"``). GUNN and SUNN have a single path, so another time budget
-needs a network of another size.
+them once, and a pool leads to the next resolution. :data:`PRESETS` lists the networks of Tables 1 and 2. SUNN applies
+the same units to all segments at once (``order="simultaneous"``). GUNN and SUNN have a single path, so a different
+time budget needs a network of a different size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from polypath.layers.gunn.layer import BACKWARDS, ORDERS, GunnLayer, check_segme
 
 @dataclass(frozen=True, kw_only=True)
 class Gunn(Family, name="gunn"):
-    """GUNN or SUNN: a stem, layers of {N, P, K, M} with transitions between them, global average pool, linear layer.
+    """GUNN or SUNN: a stem, layers {N, P, K, M} with transitions between them, a global average pool, a linear layer.
 
     Args:
         channels: N, the channels of each layer.
@@ -33,7 +33,8 @@ class Gunn(Family, name="gunn"):
         stacked: M, the bottlenecks in an update unit: one value for all layers or one for each.
         parallel: whether a 1×1 conv runs beside each update unit. The paper's parameter counts include it for the CIFAR
             models but not for the ImageNet models.
-        residual: whether a unit's result is added to the segment's old value or replaces it ("NoRes").
+        residual: whether a unit's result is added to the old values of the segment. If not, the result replaces them
+            ("NoRes").
         order: ``gradual`` (GUNN) or ``simultaneous`` (SUNN).
         stem: ``cifar`` is a 3×3 conv; ``imagenet`` a 7×7 conv of stride 2 and a 3×3 max-pool of stride 2.
         stem_width: output maps of the stem's first conv.
@@ -75,12 +76,16 @@ class Gunn(Family, name="gunn"):
         )
         layers = len(self.channels)
         if not layers:
-            raise ValueError("Gunn.channels is empty: name at least one layer")
+            raise ValueError("Gunn.channels = (): must have a number for at least one layer")
         if len(self.segments) != layers:
-            raise ValueError(f"Gunn.segments = {self.segments}: give {layers} entries, one for each of channels")
+            raise ValueError(
+                f"Gunn.segments = {self.segments}: must have {layers} entries, one for each entry of channels"
+            )
         for name in ("expansion", "stacked"):
             if len(getattr(self, name)) not in (1, layers):
-                raise ValueError(f"Gunn.{name} = {getattr(self, name)}: give one entry, or {layers}, one per layer")
+                raise ValueError(
+                    f"Gunn.{name} = {getattr(self, name)}: must have one entry, or {layers} entries, one per layer"
+                )
         units = sum(p * m for _, p, _, m in self.configurations)
         check_size(self, 3 * units + sum(self.segments) * self.parallel, layers, "channels", "segments", "stacked")
         for i, (n, p) in enumerate(zip(self.channels, self.segments, strict=True), 1):
@@ -129,7 +134,7 @@ class Gunn(Family, name="gunn"):
         return b.add("head.classifier", z, nn.Linear(width, self.num_classes), depth=1)
 
     def layer(self, n: int, p: int, k: int, m: int) -> nn.Module:
-        """Make the layer {N, P, K, M}; a subclass may return one with other update units."""
+        """Make the layer {N, P, K, M}; a subclass may return a layer with other update units."""
         return GunnLayer(
             n, p, k, m, parallel=self.parallel, residual=self.residual, order=self.order, backward=self.backward
         )

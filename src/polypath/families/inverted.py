@@ -24,7 +24,7 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
     Args:
         blocks: n of each group, the number of its blocks (Table 2 of the MobileNetV2 paper).
         widths: c of each group, its output maps.
-        expansions: t of each group, how many times as many maps its blocks have inside.
+        expansions: t of each group, the factor by which its blocks expand the number of their input maps.
         strides: s of each group, the stride of its first block.
         stem_width: output maps of the first conv, which is 3×3 with stride 2.
         last_width: output maps of the 1×1 conv before the head.
@@ -51,7 +51,7 @@ class RecursiveMobileNetV2(Recursive, name="dr_mobilenetv2"):
         )
         for name in ("widths", "expansions", "strides"):
             if len(value := getattr(self, name)) != len(self.blocks):
-                told = f"give {len(self.blocks)} entries, one for each of blocks"
+                told = f"must have {len(self.blocks)} entries, one for each entry of blocks"
                 raise ValueError(f"{type(self).__name__}.{name} = {value}: {told}")
         super().__post_init__()
 

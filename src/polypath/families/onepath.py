@@ -1,11 +1,12 @@
-"""Networks of other packages, with one path: any timm model, any image classifier of pytorchcv.
+"""Networks of other packages, with one path: any timm model, or any image classifier of pytorchcv.
 
 They have no paths to choose, but are trained, evaluated, profiled, extracted and saved like networks with many paths.
 Create them with ``create_model("timm:resnet18")`` (see :mod:`polypath.families.timm_models`) or
 ``create_model("pytorchcv:resnet20_cifar10")``.
 
-State-dict keys are the package's own, under ``body.model.``. Only the last linear layer is called ``head.classifier``;
-if it is a 1×1 conv, it becomes a linear layer. The depth of these networks is unknown, so it is given as 0.
+The state-dict keys are the package's keys with the prefix ``body.model.``. Only the last layer has another key,
+``head.classifier``; if this layer is a 1×1 conv, it becomes a linear layer. The depth of these networks is unknown, so
+it is given as 0.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Body(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """The model's stages in timm's format, with module names relative to this module; empty without stages."""
+        """The model's stages in timm's format, with module names relative to this module. Empty if it has no stages."""
         found: Any = getattr(self.model, "feature_info", ())
         if not hasattr(self.model, "forward_intermediates"):
             return []
@@ -65,13 +66,13 @@ class Body(nn.Module):
         """Call the model's own method, see :meth:`PathNet.forward_intermediates`.
 
         Raises:
-            ValueError: images of another size although the size is fixed, options that the model does not support.
+            ValueError: the images do not have the fixed size, or the model does not support an option.
         """
         self._check_size(x)
         try:
             return cast(Any, self.model).forward_intermediates(x, **options)
         except AssertionError as error:  # timm rejects indices and formats this way
-            raise ValueError(f"forward_intermediates, {options}: {error}") from error
+            raise ValueError(f"forward_intermediates failed with {options}: {error}") from error
 
     def _check_size(self, x: Tensor) -> None:
         if self.fixed:
@@ -81,7 +82,7 @@ class Body(nn.Module):
         """Do nothing, because both variants need the whole model."""
 
     def no_weight_decay(self) -> set[str]:
-        """Return the list of a timm model."""
+        """Return the names of the parameters that the model itself excludes from weight decay."""
         own: Callable[[], set[str]] = getattr(self.model, "no_weight_decay", set[str])
         return {f"model.{name}" for name in own()}
 
@@ -110,12 +111,12 @@ class OnePath(Family):
         super().__post_init__()
         if self.whitening:
             raise ValueError(
-                f"{type(self).__name__}.whitening = {self.whitening}: another package's model has no whitening layer; "
-                "leave it 0"
+                f"{type(self).__name__}.whitening = {self.whitening}: must be 0, because another package's model has "
+                "no whitening layer"
             )
         if bad := [key for key in self.model_arguments if key in REFUSED]:
             own = "num_classes" if bad[0] == "num_classes" else "in_chans" if bad[0].startswith("in_chan") else None
-            hint = f"give {own} itself" if own else "it does not belong to the architecture"
+            hint = f"set {own} directly" if own else "this argument does not belong to the architecture"
             raise ValueError(f"{type(self).__name__}.model_arguments has {bad[0]!r}: {hint}")
         json_value(f"{type(self).__name__}.model_arguments", dict(self.model_arguments))
 
@@ -134,7 +135,7 @@ class OnePath(Family):
         return net
 
     def stages(self) -> dict[str, tuple[str, ...]]:
-        """Return no stages, because they are inside the one unit, see :attr:`Body.feature_info`."""
+        """Return no stages, because all stages are inside one unit; see :attr:`Body.feature_info`."""
         return {}
 
     def initialise(self, net: PathNet) -> None:
@@ -146,15 +147,15 @@ class OnePath(Family):
             return make(*args, **kwargs)
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             what = f"{self.package} model {self.model!r} with {dict(self.model_arguments)}"
-            raise ValueError(f"{what} cannot be made: {error}") from error
+            raise ValueError(f"{what} cannot be built: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class PytorchcvModel(OnePath, name="pytorchcv"):
-    """An image classifier of pytorchcv (extra ``zoo``). One unit runs all but the last layer, so its features are flat.
+    """An image classifier of pytorchcv (extra ``zoo``). One unit runs all but the last layer; its features are flat.
 
-    A pool of fixed size before the classifier is replaced with an adaptive one; at the model's own image size, both
-    give the same result.
+    A pool of fixed size before the classifier is replaced with an adaptive pool. At the model's own image size, both
+    pools give the same result.
     """
 
     model: str = "resnet20_cifar10"
@@ -165,7 +166,7 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
         model = self._made(_pytorchcv_maker(self.model), in_channels=self.in_chans, **self.model_arguments)
         name = _last_layer(model)
         if name is None:
-            raise ValueError(f"pytorchcv model {self.model!r} does not end in a classifier, or has several")
+            raise ValueError(f"pytorchcv model {self.model!r} does not end in a single classifier")
         linear = as_linear(model.get_submodule(name), f"pytorchcv model {self.model!r}, {name}")
         if linear.out_features != self.num_classes:  # many makers accept only their own number of classes
             linear = nn.Linear(linear.in_features, self.num_classes)
@@ -179,9 +180,9 @@ class PytorchcvModel(OnePath, name="pytorchcv"):
 
 
 def _last_layer(model: nn.Module) -> str | None:
-    """Return the name of the last layer of a pytorchcv model, if it is a linear layer or a conv.
+    """Return the name of the last layer of a pytorchcv model, if this layer is linear or a conv.
 
-    The model must consist of ``features`` and ``output``.
+    Return None for other layers, or if the model does not consist of ``features`` and ``output``.
     """
     if [name for name, _ in model.named_children()] != ["features", "output"]:
         return None
@@ -214,13 +215,13 @@ def as_linear(layer: nn.Module, where: str) -> nn.Linear:
             if layer.bias is not None:
                 linear.bias.copy_(layer.bias)
         return linear
-    raise ValueError(f"{where}: the classifier is a {type(layer).__name__}, neither linear nor a 1×1 conv")
+    raise ValueError(f"{where}: the classifier is a {type(layer).__name__}, but must be linear or a 1×1 conv")
 
 
 def smallest_side(net: PathNet, most: int = 512) -> int:
     """Find the smallest image side, in pixels, that the network accepts, by trial runs on the meta device.
 
-    If a model runs at no power of two up to ``most``, it is assumed to accept only the size that it was made for.
+    If another package's model runs at no power of two up to ``most``, it is taken to accept only its default size.
     """
     from polypath.core.inputs import image_batch
     from polypath.core.meta import weightless
@@ -247,7 +248,9 @@ def smallest_side(net: PathNet, most: int = 512) -> int:
             body.fixed = True
             return min(body.size)
         if high > most:
-            raise ValueError(f"{net.config.get('arguments')}: none of the tried image sides up to {most} pixels works")
+            raise ValueError(
+                f"the network {net.config.get('arguments')} runs at none of the tried image sides up to {most} pixels"
+            )
     low = high // 2  # the network does not run on images of this side
     while high - low > 1:
         middle = (low + high) // 2
@@ -259,8 +262,8 @@ def preset(model: str) -> Preset:
     """Make the preset of ``pytorchcv:MODEL``, with the model's own number of classes.
 
     Raises:
-        ValueError: a model that the package does not have.
-        ImportError: the package is not installed; the message names the extra to install.
+        ValueError: the package does not have this model.
+        ImportError: the package is not installed. The message says which extra to install.
     """
     stated = inspect.signature(_pytorchcv_maker(model)).parameters.get("num_classes")
     classes = 1000 if stated is None or stated.default is inspect.Parameter.empty else stated.default

@@ -1,9 +1,9 @@
 """Split a timm model into a chain of its modules, and find its residual blocks.
 
 torch.fx records the model's own code, ``forward_features`` and ``forward_head``; timm lists the modules that torch.fx
-cannot record. A block is *residual* if its graph ends in an addition, with at most the block's own ReLU after it, and
-one operand is the block's input (not only a tensor of the same shape). A transformer block has two such additions, so
-it is two residual steps, one after the other.
+cannot record. A block is *residual* if its graph ends in an addition, and one operand is the block's input itself (not
+only a tensor of the same shape). After the addition, only a ReLU of the block may follow. A transformer block has two
+such additions, so it is two residual steps, one after the other.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Recorded(nn.Module):
         return self.code[variant](self, x)
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters outside of layers: tokens, positions."""
+        """Return the names of the parameters that are outside of layers, such as tokens and positions."""
         return {name for name, _ in self.named_parameters(recurse=False)}
 
     def keep_variants(self, variants: Collection[str]) -> None:
-        """Remove all other variants, and the modules and parameters that only these use."""
+        """Keep these variants. Remove the others, and the modules and parameters that only the others use."""
         used = self.used
         self.used = {variant: used[variant] for variant in used if variant in variants}
         self.code = {variant: self.code[variant] for variant in self.used}
@@ -68,7 +68,7 @@ class Piece:
         name: name of the node, without ``head.``.
         path: path of the module in the model.
         variant: which variant of the module runs.
-        residual: whether the unit adds to its input, so that it can be skipped.
+        residual: whether the unit is a residual block or step, so that it can be skipped.
     """
 
     name: str
@@ -79,14 +79,14 @@ class Piece:
 
 
 Steps = Mapping[str | None, fx.Graph]
-"""The graph of each residual step of a block, by the name of the step's largest submodule. Empty for a single step."""
+"""Maps the name of each step's largest submodule to the step's graph. Empty if the block is a single residual step."""
 
 
 def chains_of(model: nn.Module) -> tuple[list[Piece], list[Piece]]:
     """Split ``forward_features`` and ``forward_head`` into pieces, without identities.
 
     Raises:
-        ValueError: code that is not a chain.
+        ValueError: the code is not a chain of modules.
         Exception: any exception, if torch.fx cannot record the code.
     """
     blocks = residual_blocks(model)
@@ -108,7 +108,7 @@ def residual_blocks(model: nn.Module) -> dict[str, Steps]:
 
 
 def residual_steps(module: nn.Module) -> Steps | None:
-    """Return the steps of a residual block, or None for another module."""
+    """Return the steps of a residual block, or None if the module is not a residual block."""
     try:
         graph = _record(module, "forward", lambda _: True)
         begin, end = _ends(graph)
@@ -127,7 +127,7 @@ def residual_steps(module: nn.Module) -> Steps | None:
     parts = [_part(graph, *ends) for ends in additions]
     names = [max(_targets(part), key=lambda target: _size(module, target), default="") for part in parts]
     if additions[-1][1] is not end or len({*names, ""}) <= len(parts):
-        return None  # with a ReLU after several steps, the last step that is not skipped would have to run it
+        return None  # with a ReLU after several steps, the last step that is not skipped would have to run the ReLU
     return dict(zip(names, parts, strict=True))
 
 
@@ -148,7 +148,7 @@ def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: in
         if isinstance(module, nn.Identity):
             continue
         if target in names:
-            raise ValueError(f"{target} is called twice")
+            raise ValueError(f"module {target} is called twice, so the model is not a chain")
         names.add(target)
         if steps := blocks.get(target):
             block = Recorded(module, steps)
@@ -159,7 +159,7 @@ def _chain(model: nn.Module, method: str, blocks: Mapping[str, Steps], first: in
 
 
 def _record(root: nn.Module, method: str, is_leaf: Callable[[nn.Module], bool]) -> fx.Graph:
-    """Record the graph of ``root.method(x)``, with the names of ``root``."""
+    """Record the graph of ``root.method(x)``. Its targets are names of modules and parameters in ``root``."""
     from timm.models import get_notrace_functions, is_notrace_module
 
     class Tracer(fx.Tracer):
@@ -190,19 +190,19 @@ def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
     """Return the nodes of the graph's input and of its return value.
 
     Raises:
-        ValueError: the graph has not exactly one input and one value as output.
+        ValueError: the graph does not have exactly one input and one output value.
     """
     begins = [node for node in graph.nodes if node.op == "placeholder"]
     end = next(node for node in graph.nodes if node.op == "output").args[0]
     if len(begins) != 1 or not isinstance(end, fx.Node):
-        raise ValueError("its code does not map one tensor to one tensor")
+        raise ValueError("the recorded code does not map one tensor to one tensor")
     return begins[0], end
 
 
 def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """Cut the graph at values that are the only input of all later code, before and after modules that read only one.
+    """Cut the graph before and after each module with one input, at values that are the only input of all later code.
 
-    Yields the first and the last value of each segment.
+    Yield the first and the last value of each segment.
     """
     begin, end = _ends(graph)
     line = _between(begin, end)
@@ -220,7 +220,7 @@ def _segments(graph: fx.Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
 
 
 def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
-    """List the nodes on the ways from ``start`` to ``end``, both included, in order."""
+    """List the nodes on all routes from ``start`` to ``end`` in order, including ``start`` and ``end``."""
     needed, found = _needed(end, start), {start}
     for node in start.graph.nodes:
         if node in needed and any(source in found for source in node.all_input_nodes):
@@ -229,7 +229,7 @@ def _between(start: fx.Node, end: fx.Node) -> list[fx.Node]:
 
 
 def _needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
-    """Return the nodes that ``end`` depends on, with ``end`` itself; the search stops at ``start``."""
+    """Return the nodes that ``end`` depends on, including ``end`` itself. The search stops at ``start``."""
     found: set[fx.Node] = set()
     todo = [end]
     while todo:
@@ -252,16 +252,16 @@ def _part(graph: fx.Graph, start: fx.Node, end: fx.Node) -> fx.Graph:
 
 
 def _before_relu(node: fx.Node, module: nn.Module) -> fx.Node:
-    """Return the input of a ReLU node, or any other node itself."""
+    """Return the input of ``node`` if ``node`` is a ReLU, else ``node`` itself."""
     if node.op == CALL and isinstance(module.get_submodule(str(node.target)), nn.ReLU):
         return node.all_input_nodes[0]
     return node
 
 
 def _added_to(node: fx.Node, begin: fx.Node, module: nn.Module) -> fx.Node | None:
-    """Return the operand of an addition that skips the residual step, or None.
+    """Return the operand that skips the residual step, or None if ``node`` is not the addition of a residual step.
 
-    This operand is ``begin`` or an earlier addition, and the other operand depends only on it.
+    This operand is ``begin`` or an earlier addition. The other operand depends only on this operand.
     """
     if node.op == CALL or node.target not in ADDITIONS or len(node.args) != 2 or node.kwargs:
         return None
@@ -297,7 +297,7 @@ def _share(root: nn.Module, target: str, part: nn.Module) -> None:
         set_module(part, target, held)
         return
     if owner:
-        raise ValueError(f"{target} is used from outside of its module")
+        raise ValueError(f"tensor {target} is used outside of its own module")
     if isinstance(held, nn.Parameter):
         part.register_parameter(name, held)
     else:

@@ -1,14 +1,14 @@
-"""Dynamic recursive nets (Guo et al., CVPR 2019): residual blocks that run repeatedly, as their gates decide.
+"""Dynamic recursive nets (Guo et al., CVPR 2019): residual blocks that run several times, as their gates decide.
 
 block   x_k = relu(x_{k-1} + F(x_{k-1}; W, θ_k))      k = 1..l; loops share the convs W, each has its norms θ_k (LVBN)
 gate    loop k runs while g_1, …, g_k are open        g_k = G(x_{k-1}); one gate per block, run before every loop
 
 A group has one block that changes the size and does not recur; its other blocks recur up to l times. The loops of a
-block are nodes ``group3.block2.loop1.*``, ``loop2.*``, … over the modules ``group3.block2.*``. They end in the switch
-``group3.block2.loops``, whose operands are 0 (the block is skipped) to l. ConvNet-AIG is the case l = 1 with gates on
-all blocks.
+block are nodes ``group3.block2.loop1.*``, ``loop2.*``, …, which run the modules ``group3.block2.*``. The block ends in
+the switch ``group3.block2.loops``, with the operands 0 (the block is skipped) to l. ConvNet-AIG is the case l = 1 with
+gates on all blocks.
 
-This module has the base class and the networks built from ResNets; those built from MobileNetV2 are in
+This module has the base class and the networks built from ResNets. The networks built from MobileNetV2 are in
 :mod:`polypath.families.inverted`.
 """
 
@@ -39,7 +39,7 @@ MakeUnit = Callable[..., LoopUnit]
 
 
 class Group(NamedTuple):
-    """Consecutive blocks; the first one changes the size and never recurs."""
+    """A group of consecutive blocks. The first block changes the size and never recurs."""
 
     blocks: int
     out_chans: int
@@ -66,10 +66,11 @@ class Recursive(Family):
     """The base class of recursive nets.
 
     Args:
-        loops: for each group, l: how often the blocks after its first one run at most. 1 means no recursion.
-        norm: which batch-norms the loops have. ``i-lvbn``: each loop has its own, with statistics of only the samples
-            that pass the gates. ``i-lvbn-updates``: only the running statistics are restricted to these samples.
-            ``lvbn``: each loop has its own, with statistics of all samples. ``shared``: all loops have the same one.
+        loops: l of each group, the largest number of loops of each block after the first. 1 means no recursion.
+        norm: which batch-norms the loops have. ``i-lvbn``: each loop has its own batch-norms, with statistics of only
+            the samples that pass the gates. ``i-lvbn-updates``: the same, but only the running statistics are
+            restricted to these samples. ``lvbn``: each loop has its own batch-norms, with statistics of all samples.
+            ``shared``: all loops have the same batch-norms.
         gates: which blocks have gates: the ``recursive`` ones, ``all`` that can be skipped, or ``none``.
         gate_hidden: d, the size of a gate's hidden layer; 0 omits this layer.
         gate_open: the gates' initial execution rate.
@@ -101,7 +102,9 @@ class Recursive(Family):
         check_size(self, 3 * max(runs, sum(blocks)), len(blocks), "blocks", "loops")
         groups = self.groups()
         if len(self.loops) != len(groups):
-            raise ValueError(f"{name}.loops = {self.loops}: give {len(groups)} entries, one for each group of blocks")
+            raise ValueError(
+                f"{name}.loops = {self.loops}: must have {len(groups)} entries, one for each group of blocks"
+            )
         recur = {block.group for block in self.places() if block.loops > 1}
         for group, most in enumerate(self.loops, 1):
             if most > 1 and group not in recur:
@@ -110,7 +113,7 @@ class Recursive(Family):
                 )
         if self.gates == "recursive" and not recur:
             raise ValueError(
-                f"{name}.gates = 'recursive': no block recurs; give loops above 1, or gates 'all' or 'none'"
+                f"{name}.gates = 'recursive': requires a block that recurs; set loops above 1, or gates 'all' or 'none'"
             )
 
     @property
@@ -160,14 +163,14 @@ class Recursive(Family):
                     module.reset_last()
         return net
 
-    # --- drawing -----------------------------------------------------------------------------------------
+    # --- building the graph ------------------------------------------------------------------------------
 
     def recur(
         self, b: NetBuilder, z: str, block: Block, units: Sequence[LoopUnit], shortcut: str | None, relu: bool
     ) -> str:
         """Add one block: its units run up to ``block.loops`` times, and each loop's result is added to the shortcut.
 
-        ``shortcut`` is None if there is none. Returns the block's output node.
+        ``shortcut`` is None if the block has none. Return the block's output node.
         """
         name, switched, opens = block.name, self.switched(block), self._opens(block)
         relu_at = f"{name}.relu"
@@ -223,15 +226,16 @@ class Recursive(Family):
         return {"loops": self.path_names()}
 
     def _most(self) -> dict[int, int]:
-        """Return l of each group that ``loops=`` sets: those with recursive blocks, or else those with gates."""
+        """Return l of each group that ``loops=`` sets: groups with recursive blocks or, without any, with gates."""
         blocks = [block for block in self.places() if self.switched(block)]
         recursive = [block for block in blocks if block.loops > 1] or blocks
         return {block.group: block.loops for block in recursive}
 
     def _loops(self, wiring: Wiring, value: str) -> dict[str, list[str]]:
-        """Read ``2``, or one entry for each recursive group, ``3/2``: a number of loops, ``max`` or ``dynamic``.
+        """Read one entry for all groups, ``2``, or one for each recursive group, ``3/2``.
 
-        With a number, blocks that have gates but do not recur always run; with ``dynamic`` their gates decide.
+        An entry is a number of loops, ``max`` or ``dynamic``. With a number, blocks that have gates but do not recur
+        always run. With ``dynamic``, their gates decide.
         """
         most = self._most()
         parts = [part.strip() for part in value.split("/")]
@@ -239,7 +243,9 @@ class Recursive(Family):
             parts *= len(most)
         if len(parts) != len(most):
             groups = ", ".join(map(str, most))
-            raise ValueError(f"loops {value!r}: give one entry, or {len(most)} separated by '/', for groups {groups}")
+            raise ValueError(
+                f"loops {value!r}: give one entry, or {len(most)} entries separated by '/', for groups {groups}"
+            )
         wanted = dict(zip(most, parts, strict=True))
         for group, part in wanted.items():
             if part == "dynamic":
@@ -261,18 +267,20 @@ class Recursive(Family):
     def _told(self, value: str, part: str, group: int, high: int) -> str:
         most = self._most()
         legal = ", ".join([*map(str, range(high + 1)), "max", *(["dynamic"] if self.gates != "none" else [])])
-        each = f"; or one for each of groups {', '.join(map(str, most))}, at most {'/'.join(map(str, most.values()))}"
+        each = (
+            f"; or give one for each of groups {', '.join(map(str, most))}, up to {'/'.join(map(str, most.values()))}"
+        )
         where = f" for group {group}" if "/" in value else ""
         return f"loops {part!r}{where}: must be one of {legal}{each if len(most) > 1 else ''}"
 
     def _gated(self, wiring: Wiring, group: int, value: str) -> None:
-        """Raise ``ValueError`` unless gates decide in every recursive block of a group."""
+        """Raise ``ValueError`` unless every recursive block of a group has gates."""
         for block in self.places():
             if block.group == group and self.switched(block):
                 join = wiring.joins.get(f"{block.name}.loops")
                 if join is None or not join.gates:
                     raise ValueError(
-                        f"loops {value!r}: block {block.name} has no gates to decide; choose a number of loops, or max"
+                        f"loops {value!r}: block {block.name} has no gates; choose a number of loops, or max"
                     )
 
 
@@ -283,8 +291,8 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
     Args:
         blocks: number of blocks of each group, including the one that changes the size.
         width: maps of the first group; each next group has twice as many.
-        block: ``basic`` (two convs 3×3) or ``bottleneck`` (convs 1×1, 3×3, 1×1; inside it has a quarter of its output's
-            maps).
+        block: ``basic`` (two convs 3×3) or ``bottleneck`` (convs 1×1, 3×3, 1×1; the first two have a quarter of the
+            block's output maps).
         stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7 with stride 2, then 3×3 max-pool with stride 2).
         stride_at: the conv of a bottleneck that has the stride: the first ``1x1`` (v1) or the ``3x3``.
         shortcut: the shortcut where the size changes: ``projection`` (1×1 conv, batch-norm) or ``pad`` (subsampling,
@@ -334,7 +342,7 @@ class RecursiveResNet(Recursive, name="dr_resnet"):
         return end(b, b.stage(z), places[-1].out_chans, self.num_classes)
 
     def units(self, block: Block) -> list[LoopUnit]:
-        """Make the layers F of a block; the ReLU of the last one comes after the sum."""
+        """Make the layers F of a block. The ReLU of the last layer comes after the sum, so it is not included."""
         unit, out = self.unit(block), block.out_chans
         if self.block == "basic":
             return [unit(block.in_chans, out, 3, block.stride), unit(out, out, 3, order="conv-norm")]
@@ -395,7 +403,7 @@ _AIG = {"norm": "shared", "gates": "all"}  # one norm per block, with statistics
 
 PRESETS = {
     "dr_resnet74_cifar": _cifar(18, 9, 2, 0.92, 0.220),
-    "dr_resnet66_cifar": _cifar(18, 7, 3, 0.73, 0.214),  # the formula gives 6 blocks, but depth and size need 7
+    "dr_resnet66_cifar": _cifar(18, 7, 3, 0.73, 0.214),  # the formula gives 6 blocks, but printed depth and size need 7
     "dr_resnet58_cifar": _cifar(18, 5, 4, 0.55, 0.197),
     "dr_resnet54_cifar": _cifar(18, 4, 5, 0.45, 0.192),
     "dr_resnet40_cifar": _cifar(9, 5, 2, 0.50, 0.110),

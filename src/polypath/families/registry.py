@@ -22,11 +22,11 @@ def register(presets: dict[str, Preset]) -> None:
     """Add presets to the registry.
 
     Raises:
-        ValueError: a name that is taken.
+        ValueError: a name is already taken.
     """
     for name, preset in presets.items():
         if name in PRESETS:
-            raise ValueError(f"model {name!r} is registered already")
+            raise ValueError(f"model {name!r} is already registered; choose another name")
         PRESETS[name] = preset
 
 
@@ -38,10 +38,10 @@ def get_family(name: str) -> type[Family]:
     """Return the family called ``name`` in saved networks and recipes.
 
     Raises:
-        ValueError: no such family; the message lists all families.
+        ValueError: there is no such family. The message lists all families.
     """
     if name not in FAMILIES:
-        raise ValueError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
+        raise ValueError(f"unknown family {name!r}; the families are {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
@@ -55,8 +55,8 @@ def get_preset(name: str) -> Preset:
     """Return the registered preset called ``name``; ``timm:NAME`` and ``pytorchcv:NAME`` are other packages' models.
 
     Raises:
-        ValueError: no such name; the message lists similar names.
-        ImportError: the package is not installed; the message names the extra to install.
+        ValueError: there is no such preset. The message lists similar names.
+        ImportError: the package is not installed. The message says which extra to install.
     """
     check("model", name, NAME)
     package, _, model = name.partition(":")
@@ -74,7 +74,7 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
     For a timm model, ``pretrained=True`` or ``checkpoint_path=FILE`` lets timm load the weights.
 
     Raises:
-        ValueError: an unknown name or argument, a value that the family rejects, weights that cannot be loaded.
+        ValueError: the name or an argument is unknown, the family rejects a value, or the weights cannot be loaded.
     """
     preset = get_preset(name)
     spec = preset.spec
@@ -91,14 +91,14 @@ def create_model(name: str, *, seed: int | None = None, **arguments: Any) -> Pat
 
 
 def build_preset(name: str, preset: Preset, arguments: Mapping[str, Any], seed: int | None = None) -> PathNet:
-    """Build the network of a preset under the name ``name``; ``arguments`` replace fields of its family.
+    """Build the network of a preset, and call it ``name``. ``arguments`` replace fields of the preset's family.
 
     Raises:
-        ValueError: an argument that the family does not have, or a value that it rejects.
+        ValueError: the family does not have an argument, or rejects a value.
     """
     legal = [f.name for f in fields(preset.spec)]
     if unknown := [key for key in arguments if key not in legal]:
-        raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; it has {', '.join(legal)}")
+        raise ValueError(f"model {name!r} has no argument {unknown[0]!r}; its arguments are {', '.join(legal)}")
     spec = replace(preset.spec, **arguments)
     preset = replace(preset, spec=spec, size=spec.made_for(preset.size))
     net = preset.spec.build(seed)

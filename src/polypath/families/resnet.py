@@ -33,7 +33,7 @@ Choices = dict[str, list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Normed(Family):
-    """A family with settings of batch-norm. The DFN paper does not state them, but its released code does.
+    """A family with settings of batch-norm. The DFN paper does not state them, but the paper's released code does.
 
     Args:
         norm_eps: epsilon; the released code has 2e-5.
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The prefix of the names of the fusion's joins: its last block."""
+        """The name of the fusion's last block. The names of the fusion's joins begin with this name."""
         return self.blocks[-1]
 
     @property
@@ -80,18 +80,18 @@ class Residual(Normed):
     """The base class of ResNet, DFN-IL and DFN-MR: groups of blocks, each fused with a shortcut.
 
     Args:
-        depth: number of layers from the image to the logits; 0 if ``blocks`` is given. It sets the number of blocks of
-            three groups: each group in order gets floor(blocks left / groups left).
+        depth: number of layers from the image to the logits; 0 if ``blocks`` is given. The blocks of this depth are
+            divided over three groups: each group in order gets floor(blocks left / groups left).
         blocks: number of blocks of each group, instead of a depth.
         width: maps of the first group; each next group has twice as many.
-        block: ``basic`` (two convs 3×3) or ``bottleneck`` (convs 1×1, 3×3, 1×1; inside it has a quarter of its output's
-            maps).
+        block: ``basic`` (two convs 3×3) or ``bottleneck`` (convs 1×1, 3×3, 1×1; the first two have a quarter of the
+            block's output maps).
         stem: ``cifar`` (conv 3×3) or ``imagenet`` (conv 7×7 with stride 2, then 3×3 max-pool with stride 2).
         stride_at: the conv of a bottleneck that has the stride: ``3x3`` (v1.5, as in timm) or the first ``1x1`` (v1).
         span: number of consecutive blocks that one fusion spans (fewer at a group's end).
         shallow: the shortcut where the size does not change: ``identity`` or a separate ``block``.
         join: the combinator: ``sum`` or ``max``.
-        survival: for stochastic depth, p_L: the probability that the last fusion keeps its branches.
+        survival: p_L of stochastic depth, the probability that the last fusion keeps its branches.
         survival_rule: ``linear``, p_l = 1 - l/L·(1 - p_L) (Huang et al. 2016, Eq. 4), or ``uniform``, p_L everywhere.
     """
 
@@ -127,7 +127,7 @@ class Residual(Normed):
         check_survival(self)
         if bool(self.depth) == bool(self.blocks):
             given = f"{type(self).__name__}.depth = {self.depth}, blocks = {self.blocks}"
-            raise ValueError(f"{given}: give one of them; the other must be 0 or ()")
+            raise ValueError(f"{given}: give exactly one of them; the other must be 0 or ()")
         if not self.blocks:
             whole_units(self, self.layers, least=3)
         self.check_layers(2 if self.shallow == "block" else 1, "shallow")
@@ -143,7 +143,7 @@ class Residual(Normed):
         return self.blocks or share(whole_units(self, self.layers, least=3), 3)
 
     def check_layers(self, times: int, name: str) -> None:
-        """Raise ``ValueError`` if the network is too large; the field ``name`` multiplies its layers by ``times``."""
+        """Raise ``ValueError`` if the network is too large. The field ``name`` multiplies its layers by ``times``."""
         blocks = self.group_blocks
         check_size(self, times * self.layers * sum(blocks), len(blocks), "depth", "blocks", name)
 
@@ -225,8 +225,8 @@ class Residual(Normed):
         raise NotImplementedError
 
     def _units(self, wiring: Wiring, value: str) -> Choices:
-        """Read ``2``, or one number per group, ``2/3/1``: that many fusions at the start of a group run completely. Of
-        the others, only the shortcut runs, if there is one."""
+        """Read one number for all groups, ``2``, or one per group, ``2/3/1``. That many fusions at the start of a group
+        run completely. Of the other fusions, only the shortcut runs; a fusion without a shortcut runs completely."""
         most = self._group_fusions()
         numbers = value.split("/")
         if len(numbers) == 1:
@@ -237,7 +237,9 @@ class Residual(Normed):
                 for g, (text, high) in enumerate(zip(numbers, most, strict=True), 1)
             ]
         else:
-            raise ValueError(f"units {value!r}: give one number, or {len(most)} separated by '/', one for each group")
+            raise ValueError(
+                f"units {value!r}: give one number, or {len(most)} numbers separated by '/', one for each group"
+            )
         choice: Choices = {}
         before = dict.fromkeys(range(1, len(most) + 1), 0)
         for place in self.places():
@@ -289,7 +291,7 @@ class ResNet(Residual, name="resnet"):
         return super().path_names() + routes
 
     def _route(self, wiring: Wiring, value: str) -> Choices:
-        """Read a route with one operand for each fusion, such as ``RLL``: it is one component network (§3.1)."""
+        """Read a route, such as ``RLL``: one operand for each fusion. A route is one component network (§3.1)."""
         places = self.places()
         shallow = ["L"] if self.has_shortcut(places[0]) else []
         sides = read_route(value, [*shallow, *self.deep], len(places))
@@ -332,7 +334,7 @@ def begin(b: NetBuilder, in_chans: int, width: int, stem: str = "cifar") -> str:
 def end(b: NetBuilder, z: str, chans: int, num_classes: int) -> str:
     """Add the global average pool and the classifier (FC in §3), which DFN's Table 1 counts as a layer.
 
-    Returns the output node.
+    Return the output node.
     """
     z = b.add("head.pool", z, nn.AdaptiveAvgPool2d(1))
     z = b.add("head.flatten", z, nn.Flatten())
@@ -349,17 +351,17 @@ def share(units: int, groups: int) -> tuple[int, ...]:
 
 
 def whole_units(spec: Deep, layers: int, least: int) -> int:
-    """Return the number of units of ``layers`` layers in the spec's depth, without the first conv and the classifier.
+    """Return how many units of ``layers`` layers are in the spec's depth, without the first conv and the classifier.
 
     Raises:
-        ValueError: the number is not whole or less than ``least``; the message has the nearest legal depths.
+        ValueError: the number is not whole, or is less than ``least``. The message contains the nearest legal depths.
     """
     units, rest = divmod(spec.depth - 2, layers)
     if rest or units < least:
         near = dict.fromkeys(2 + layers * max(n, least) for n in (units, units + 1))
         raise ValueError(
-            f"{type(spec).__name__}.depth = {spec.depth}: a legal depth is 2 + {layers}·n, n at least {least}; "
-            f"the nearest is {' or '.join(map(str, near))}"
+            f"{type(spec).__name__}.depth = {spec.depth}: must be 2 + {layers}·n with n at least {least}; "
+            f"the nearest legal depth is {' or '.join(map(str, near))}"
         )
     return units
 
@@ -373,29 +375,29 @@ def check_survival(spec: Droppable) -> None:
     """Raise ``ValueError`` unless the spec's stochastic depth is possible."""
     check_fields(spec, survival_rule=one_of("linear", "uniform"), survival=number(above=0, high=1))
     if spec.survival < 1.0 and spec.join != "sum":
-        raise ValueError(f"{type(spec).__name__}.survival = {spec.survival} needs join = 'sum', not {spec.join!r}")
+        raise ValueError(f"{type(spec).__name__}.survival = {spec.survival}: requires join = 'sum', not {spec.join!r}")
 
 
 def read_route(value: str, legal: Sequence[str], fusions: int) -> list[str]:
     """Read the operand of each fusion from a route's text, such as ``RLL`` or ``LR1R2``.
 
     Raises:
-        ValueError: letters that are not operands, or more or fewer than there are fusions.
+        ValueError: a letter is not an operand, or the number of letters is not the number of fusions.
     """
     letters = re.findall(r"[A-Z]\d*", value)
     if "".join(letters) != value or not set(letters) <= set(legal):
-        raise ValueError(f"route {value!r}: write {', '.join(legal)} for each fusion, {fusions} in all")
+        raise ValueError(f"route {value!r}: must have one of {', '.join(legal)} for each of the {fusions} fusions")
     if len(letters) != fusions:
         raise ValueError(
-            f"route {value!r} has {len(letters)} letters: this network has {fusions} fusions, so {fusions} letters"
+            f"route {value!r} has {len(letters)} letters: must have {fusions}, one for each of the {fusions} fusions"
         )
     return letters
 
 
 def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """Return the part of a choice that still has to be made in ``wiring``, which may be an extracted network's.
+    """Return the part of a choice that still has to be made in ``wiring``.
 
-    ``choice`` is a choice on the family's full wiring.
+    ``choice`` is a choice on the family's full wiring. ``wiring`` may be the wiring of an extracted network.
 
     Raises:
         ValueError: the extracted network lacks nodes of the choice.
@@ -410,7 +412,7 @@ def still_there(spec: Family, wiring: Wiring, text: str, choice: Choices) -> Cho
 
 
 def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choices:
-    """Return the part of a choice on ``full`` that still has to be made in ``wiring``, which was extracted from it.
+    """Return the part of a choice on ``full`` that still has to be made in ``wiring``, extracted from ``full``.
 
     Raises:
         ValueError: the extracted network lacks nodes of the choice.
@@ -419,7 +421,7 @@ def left_open(full: Wiring, wiring: Wiring, text: str, choice: Choices) -> Choic
     whole = {join: tuple(labels) for join, labels in choice.items()}
     lost = any(set(labels) - set(wiring.joins[join].labels) for join, labels in here.items())
     if lost or full.prune(whole) != wiring.prune({join: whole[join] for join in here}):
-        raise ValueError(f"{text}: this extracted network no longer has it")
+        raise ValueError(f"{text}: this extracted network no longer has this path")
     return here
 
 
@@ -430,7 +432,7 @@ def from_timm_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ``wide_resnet``) whose bottlenecks have the stride at the 3×3 conv.
 
     Raises:
-        ValueError: a key that such a network does not have.
+        ValueError: a key does not belong to such a network.
     """
     return {_renamed(key): tensor for key, tensor in state.items()}
 
@@ -451,11 +453,11 @@ def _renamed(key: str) -> str:
         if match := re.fullmatch(pattern, key):
             name = match.expand(ours)
             return name.format(block=int(match[2]) + 1) if "{block}" in name else name
-    raise ValueError(f"state dict key {key!r}: not one of a plain ResNet's conv1, bn1, layerN.M.*, fc")
+    raise ValueError(f"state dict key {key!r}: must be a key of a plain ResNet: conv1, bn1, layerN.M.*, fc")
 
 
 TABLE_4 = {26: 0.4, 38: 0.6, 50: 0.8, 62: 1.0, 74: 1.2, 98: 1.5, 110: 1.7, 194: 3.1}
-"""Depths of the plain net and the ResNet, each with the paper's number of parameters in millions."""
+"""Maps the depth of a plain net or ResNet to its number of parameters in the paper, in millions."""
 
 
 def _imagenet(table: str, printed: dict[str, float], blocks: tuple[int, ...] = (3, 4, 6, 3), **fields: Any) -> Preset:

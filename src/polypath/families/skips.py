@@ -1,10 +1,10 @@
 """Residual networks of timm whose blocks can be skipped (Veit et al. 2016; Huang et al. 2016).
 
-A residual network is a fused net of its blocks and the identities beside them (Zhao et al. 2016, §3). So each block
-that adds to its input (:mod:`polypath.families.recorded`) becomes one operand of a switch; the other operand is
-``skip``. The whole network is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, or
-several such names separated by commas. ``depth=3/4/5/3`` runs that many first blocks of each stage. A stage is the
-module that contains the blocks. If no block of a stage can be skipped, the stage has no number in ``depth``.
+A residual network is a fused net of its blocks and the identities beside them (Zhao et al. 2016, §3). So each residual
+block (:mod:`polypath.families.recorded`) becomes one operand of a switch; the other operand is ``skip``. The whole
+network is the model as timm runs it. Paths are ``skip=layer3.4`` or ``skip=blocks.3.mlp``, or several such names
+separated by commas. ``depth=3/4/5/3`` runs the first 3, 4, 5 and 3 blocks of the four stages. A stage is the module
+that contains the blocks. If no block of a stage can be skipped, the stage has no number in ``depth``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEVELS = (0.75, 0.5, 0.25, 0.0)  # shares of the skippable blocks that run in th
 
 
 class FixedSize(nn.Module):
-    """Identity that accepts only images of ``size`` (height, width)."""
+    """An identity module that accepts only images of ``size`` (height, width)."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ def check_fixed(x: Tensor, size: tuple[int, int]) -> None:
     """Check that the images have height and width ``size``.
 
     Raises:
-        ValueError: images of another size.
+        ValueError: the images have another size.
     """
     if not symbolic(x) and tuple(x.shape[-2:]) != size:
         raise ValueError(
-            f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this model takes {size[0]}x{size[1]} only "
-            f"(its argument img_size or in_size, if it has one, changes that)"
+            f"images of {x.shape[-2]}x{x.shape[-1]} pixels: must be {size[0]}x{size[1]} for this model "
+            f"(the model's argument img_size or in_size, if there is one, changes this size)"
         )
 
 
@@ -77,12 +77,12 @@ def draw_skips(
     try:
         features, head = chains_of(model)
     except Exception as error:  # recording another package's code may raise anything
-        raise ValueError(f"{where}: its blocks cannot be separated: {error}; leave skips out") from error
+        raise ValueError(f"{where}: the blocks cannot be separated: {error}; leave out the argument 'skips'") from error
     if not any(piece.residual for piece in features):
-        raise ValueError(f"{where}: none of its blocks adds to its input, so none can be skipped; leave skips out")
+        raise ValueError(f"{where}: no block is residual, so none can be skipped; leave out the argument 'skips'")
     values, answer = _values([*features, *head], model, image)
     if not answer.is_meta and not torch.equal(values[-1], answer):
-        raise ValueError(f"{where}: split into blocks, its output differs from the model's; leave skips out")
+        raise ValueError(f"{where}: the output changes when blocks are separated; leave out the argument 'skips'")
     ends = _stage_ends(model, features)
     for piece, value in zip(features, values, strict=False):
         z = _unit(b, piece, piece.name, z, rates)
@@ -165,18 +165,18 @@ def stages_of(wiring: Wiring) -> list[Stage]:
 
 
 def _stands_in(path: str, parent: str) -> bool:
-    """Return whether a module is a block of the stage ``parent``: a child of it whose name ends in a digit."""
+    """Return whether a module is a block of the stage ``parent``: a child of ``parent`` whose name ends in a digit."""
     above, _, name = path.rpartition(".")
     return above == parent and name[-1:].isdigit()
 
 
 def selectors_of(full: Wiring) -> Mapping[str, Callable[[Wiring, str], Choices]]:
-    """Return the keys ``skip`` and ``depth`` of the network with wiring ``full`` and of networks extracted from it."""
+    """Return the selectors ``skip`` and ``depth`` for the wiring ``full`` and for wirings extracted from it."""
     return {"skip": partial(_skip, full), "depth": partial(_depth, full, stages_of(full))}
 
 
 def standard_depths(full: Wiring) -> list[str]:
-    """List texts of depths below the whole network's, down to the smallest."""
+    """List the standard ``depth`` choices as texts, from deep to shallow, without the whole network's."""
     stages = stages_of(full)
     texts: list[str] = []
     for level in LEVELS:
@@ -193,7 +193,7 @@ def _skip(full: Wiring, wiring: Wiring, value: str) -> Choices:
     for text in value.split(","):
         found = [name for name in legal if name == text.strip() or name.startswith(f"{text.strip()}.")]
         if not found or text.strip() not in {*legal, *(name.rpartition(".")[0] for name in found)}:
-            raise ValueError(f"skip {text!r}: no block that can be skipped; {did_you_mean(text, legal)}")
+            raise ValueError(f"skip {text!r}: is not a block that can be skipped; {did_you_mean(text, legal)}")
         choice |= {f"{name}.join": [SKIP] for name in found}
     return left_open(full, wiring, f"skip={value}", choice)
 
@@ -212,7 +212,7 @@ def _depth(full: Wiring, stages: Sequence[Stage], wiring: Wiring, value: str) ->
 
 
 def linear_rates(model: Any) -> dict[str, float]:
-    """Return the rate at which a timm model with ``drop_path_rate`` drops each block or residual step."""
+    """Map each block or residual step of a timm model with ``drop_path_rate`` to the rate at which it is dropped."""
     from timm.layers.drop import DropPath
 
     features, _ = chains_of(model)

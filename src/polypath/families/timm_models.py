@@ -1,9 +1,9 @@
-"""Models of timm: with one path, or, if their blocks add to their input, with paths that skip some blocks.
+"""Models of timm with one path. If a model has residual blocks, it can also have paths that skip some of them.
 
 Examples are ``create_model("timm:resnet18")`` and
 ``create_model("timm:resnet50.a1_in1k", skips=True, pretrained=True)``. Names may have tags;
-``timm:local-dir:FOLDER`` and ``timm:hf-hub:OWNER/NAME`` are models that timm saved. timm loads the weights. If it uses
-``torch.load`` for this, then with ``weights_only``, so no code from a file runs.
+``timm:local-dir:FOLDER`` and ``timm:hf-hub:OWNER/NAME`` are models that timm saved. timm loads the weights. If timm
+uses ``torch.load`` for this, it sets ``weights_only``, so no code from a file runs.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ PREPARED = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 
 @dataclass(frozen=True, kw_only=True)
 class TimmModel(OnePath, name="timm"):
-    """A model of timm. Its ``forward_features`` and the pooling part of its head are two units over one module.
+    """A model of timm. Its ``forward_features`` and the pooling part of its head are two units that run one module.
 
     Args:
-        skips: whether each block that adds to its input is a separate unit and may be skipped, see
+        skips: whether each residual block is a separate unit and may be skipped, see
             :mod:`polypath.families.skips`. If so, ``drop_path_rate`` is the rate at which the objective ``drop-path``
-            skips the last block, in its mode ``stochastic-depth``. It draws once per mini-batch and scales no outputs.
+            skips the last block, in its mode ``stochastic-depth``. This mode draws once per mini-batch and does not
+            scale outputs.
     """
 
     model: str = "resnet18"
@@ -73,7 +74,7 @@ class TimmModel(OnePath, name="timm"):
         model = self._model(**self.model_arguments) if not self.skips else self._model(**self._without_rate)
         name = model.default_cfg.get("classifier")
         if not isinstance(name, str):
-            raise ValueError(f"{where} has not one classifier but {name}: not a one-path network")
+            raise ValueError(f"{where} must have one classifier, but its classifier is {name}")
         linear = as_linear(model.get_submodule(name), f"{where}, {name}")
         set_module(model, name, nn.Identity())
         size, fixed = self._size(model)
@@ -90,7 +91,7 @@ class TimmModel(OnePath, name="timm"):
         """Build timm's model.
 
         Raises:
-            ValueError: a name that timm does not know, a model of Polypath's, arguments that timm rejects.
+            ValueError: timm does not know the name, the model is one of Polypath's, or timm rejects an argument.
         """
         import timm
 
@@ -98,7 +99,9 @@ class TimmModel(OnePath, name="timm"):
         ends = {"num_classes": self.num_classes, "in_chans": self.in_chans}
         model = self._made(timm.create_model, self.model, **ends, **arguments)
         if isinstance(model, PathNet):
-            raise ValueError(f"timm model {self.model!r} is polypath's own: polypath.create_model({self.model!r})")
+            raise ValueError(
+                f"timm model {self.model!r} is a model of Polypath; use polypath.create_model({self.model!r})"
+            )
         return model
 
     @property
@@ -121,10 +124,10 @@ class TimmModel(OnePath, name="timm"):
 
 
 def load_timm_weights(net: PathNet, spec: TimmModel, source: str, weights: dict[str, Any]) -> None:
-    """Load weights into ``net``: those that timm loads into its model ``source`` with the arguments ``weights``.
+    """Let timm load weights into its model ``source`` with the arguments ``weights``, and copy them into ``net``.
 
     Raises:
-        ValueError: weights that cannot be found or do not fit.
+        ValueError: the weights cannot be found or do not fit.
     """
     import timm
 
@@ -135,7 +138,7 @@ def load_timm_weights(net: PathNet, spec: TimmModel, source: str, weights: dict[
         model = timm.create_model(source, **arguments)
     except Exception as error:  # files, networks and timm may raise anything
         what = ", ".join(f"{key}={value!r}" for key, value in weights.items())
-        raise ValueError(f"timm model {source!r}, {what}: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"timm model {source!r} cannot load {what}: {str(error) or type(error).__name__}") from error
     copy_timm_weights(net, model)
 
 
@@ -145,7 +148,7 @@ def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
     If the numbers of classes differ, the network keeps its own classifier.
 
     Raises:
-        ValueError: weights of another model.
+        ValueError: the weights are those of another model.
     """
     name = str(getattr(model, "default_cfg", {}).get("classifier"))
     own: dict[str, Tensor] = net.state_dict()
@@ -163,7 +166,7 @@ def copy_timm_weights(net: PathNet, model: nn.Module) -> None:
     try:
         net.load_state_dict(taken)
     except RuntimeError as error:
-        raise ValueError(f"weights of another model: {error}") from error
+        raise ValueError(f"these are the weights of another model: {error}") from error
 
 
 def _own_names(net: PathNet) -> dict[str, str]:
@@ -177,7 +180,7 @@ def preset(source: str) -> Preset:
     """Make the preset of ``timm:SOURCE``, with the model's own number of classes.
 
     Raises:
-        ValueError: a model that timm does not have, a folder or Hub repository without a model.
+        ValueError: timm does not have this model, or the folder or Hub repository contains no model.
     """
     from timm import get_pretrained_cfg
 
@@ -187,7 +190,7 @@ def preset(source: str) -> Preset:
         try:
             words, model, arguments = _saved(source)
         except Exception as error:  # files, networks and timm may raise anything
-            raise ValueError(f"timm:{source}: {error}") from error
+            raise ValueError(f"timm:{source} cannot be read: {error}") from error
         _check_timm(model)
     else:
         _check_timm(source)
@@ -222,5 +225,5 @@ def _check_timm(model: str) -> None:
 
     if ":" in model or "/" in model or not timm.is_model(model):
         near = ", ".join(timm.list_models(f"*{model}*")[:5])
-        hint = f"there are {near}" if near else "timm.list_models() lists them"
+        hint = f"similar names are {near}" if near else "timm.list_models() lists the known models"
         raise ValueError(f"timm model {model!r} is not known; {hint}")

@@ -1,4 +1,4 @@
-"""Writes and reads recalibrated batch-norm statistics of paths as a safetensors file."""
+"""Write and read the recalibrated batch-norm statistics of paths, as a safetensors file."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def save_statistics(statistics: BatchNormStatistics, file: str | os.PathLike[str
 
 
 def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
-    """Read statistics that :func:`save_statistics` wrote.
+    """Read statistics from a file written by :func:`save_statistics`.
 
     Raises:
-        ValueError: the file is missing, damaged, or something else.
+        ValueError: the file is missing, damaged, or not a statistics file.
     """
     try:
         with opened(Path(file)) as stream:
@@ -57,15 +57,18 @@ def load_statistics(file: str | os.PathLike[str]) -> BatchNormStatistics:
             if which == "mean":
                 mean, var = tensors[name], tensors[f"{index}.{norm}.var"]
                 if mean.ndim != 1 or mean.shape != var.shape:
-                    raise ValueError(f"norm {norm!r}: mean {tuple(mean.shape)} and variance {tuple(var.shape)}")
+                    raise ValueError(
+                        f"norm {norm!r}: mean {tuple(mean.shape)} and variance {tuple(var.shape)} must be two vectors "
+                        "of the same length"
+                    )
                 banks[keys[int(index)]][norm] = (mean, var)
         return BatchNormStatistics(banks, record.images, record.seed)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(file)}: no statistics file, or a damaged one ({error})") from error
+        raise ValueError(f"{os.fspath(file)}: is damaged or not a statistics file ({error})") from error
 
 
 def _in_order(data: bytes) -> bytes:
-    """Sort the metadata of a safetensors file, since the order in which they are written varies."""
+    """Sort the metadata of a safetensors file, since safetensors writes them in varying order."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

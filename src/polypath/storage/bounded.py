@@ -1,4 +1,4 @@
-"""Limits how large a network a config of unknown origin may build, by the size of its weights file."""
+"""Limit the size of a network that is built from a config of unknown origin, by the size of its weights file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Held:
 
     @contextlib.contextmanager
     def bounds(self) -> Iterator[None]:
-        """Raise ``ValueError`` in the block as soon as it allocates far more memory than the file could fill. Memory on
-        the meta device counts too."""
+        """Raise ``ValueError`` as soon as the code of the ``with`` block allocates far more memory than the file could
+        fill. Memory on the meta device counts too."""
         with _Counted(40 * self.tensors + SPARE_OPERATIONS, 4 * self.bytes + SPARE_BYTES) as counted:
             try:
                 yield
@@ -36,7 +36,7 @@ class Held:
 
 
 class _Counted(TorchDispatchMode):
-    """Counts operations and the bytes of their outputs, without views and in-place results."""
+    """A dispatch mode that counts operations and the bytes of their outputs, without views and in-place results."""
 
     def __init__(self, operations: int, bytes: int) -> None:
         super().__init__()
@@ -52,6 +52,6 @@ class _Counted(TorchDispatchMode):
             found = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
             self.bytes -= sum(tensor.numel() * tensor.element_size() for tensor in found)
         if self.operations < 0 or self.bytes < 0:
-            self.over = "it asks for far more than its weights file holds"
+            self.over = "the network would be far larger than its weights file"
             raise ValueError(self.over)
         return made

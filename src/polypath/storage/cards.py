@@ -1,4 +1,4 @@
-"""Writes model cards: the README of a saved network, with metadata for the hub and a table of its paths."""
+"""Write model cards: the README of a saved network, with metadata for the Hub and a table of its paths."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def model_card(
     dataset: str | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """Return the text of ``README.md``: metadata for the hub, then Markdown.
+    """Return the text of ``README.md``: metadata for the Hub, then Markdown.
 
     Args:
         config: the contents of ``config.json``.
         named_paths: texts of the network's named paths, which are listed if there is no table.
         path_table: rows of results. Their keys are as in :data:`COLUMNS`; other keys become further columns.
-        dataset: the data set that the network was trained on. A hub name becomes metadata.
+        dataset: the dataset that the network was trained on. If it is a Hub name, it also becomes metadata.
         notes: sentences for the card, such as how the results were obtained.
     """
     name = config.get("model") or config["family"]
@@ -57,17 +57,17 @@ def bundle_card(
     notes: Sequence[str] = (),
     licence: str = "apache-2.0",
 ) -> str:
-    """Return the text of ``README.md`` for a bundle of several networks, each of which has its own card too.
-    ``families`` contains the networks' families by name."""
+    """Return the text of ``README.md`` for a bundle of several networks, each of which also has its own card.
+    ``families`` maps the name of each network to its family."""
     lines = [*_front(list(dict.fromkeys(families.values())), licence, dataset), "", f"# {_plain(name)}", ""]
-    lines += ["Several networks, which answer by one of their paths within a time budget:", ""]
+    lines += ["This bundle classifies images with a path of one of these networks, within a time budget:", ""]
     lines += [f"- [{network}]({network}/README.md): {_plain(family)}" for network, family in families.items()]
     lines += ["", *_paths((), path_table), *_notes(notes), ""]
     return "\n".join(lines)
 
 
 def _front(families: Sequence[str], licence: str, dataset: str | None) -> list[str]:
-    """Return the metadata for the hub."""
+    """Return the metadata for the Hub."""
     head: dict[str, Any] = {
         "library_name": "polypath",
         "pipeline_tag": "image-classification",
@@ -76,7 +76,7 @@ def _front(families: Sequence[str], licence: str, dataset: str | None) -> list[s
     }
     if dataset and re.fullmatch(r"[\w.-]+/[\w.-]+", dataset):
         head["datasets"] = [dataset]
-    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"]  # JSON values are YAML ones
+    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---"]  # JSON values are valid YAML
 
 
 def _facts(config: Mapping[str, Any], paper: str, parameters: int | None, dataset: str | None) -> list[str]:
@@ -117,8 +117,8 @@ def _gates(record: Mapping[str, Any] | None) -> str | None:
         return None
     whom = "that reach them" if record["over"] == "reaching" else "in all"
     return (
-        f"not as trained: their biases are shifted so that they let pass {record['target']:g} of the images {whom}, "
-        f"on {record['images']:,} held-out images"
+        f"not as trained: their biases were shifted so that they open for {record['target']:g} of the images {whom}, "
+        f"measured on {record['images']:,} held-out images"
     )
 
 

@@ -1,4 +1,6 @@
-"""Reads and checks a saved network's ``config.json``, and rebuilds the network from it.
+"""Read and check a saved network's ``config.json``, and rebuild the network from it.
+
+A saved network is a folder with three files:
 
 config.json         how to rebuild the network, and how its images are prepared (see :func:`read_config`)
 model.safetensors   its weights and buffers
@@ -40,7 +42,7 @@ _IMAGES: dict[str, dict[str, Rule]] = {
 
 @dataclass
 class _Config:
-    """The fields from which the network is built."""
+    """The fields of a config from which the network is built."""
 
     family: str
     arguments: dict[str, Any]
@@ -61,17 +63,17 @@ def read_config(source: Folder) -> dict[str, Any]:
     ``min_size``, ``classes``, ``normalisation``, ``image``, ``path_table`` and versions.
 
     Raises:
-        ValueError: the folder or file is missing, damaged, something else, or of a later version.
+        ValueError: the folder or file is missing, or the file is damaged, not such a config, or of a later version.
     """
     file = Path(source) / CONFIG
     if not file.is_file():
-        raise ValueError(f"{source}: no saved network, {CONFIG} is missing{in_run(source)}")
+        raise ValueError(f"{source}: is not a saved network, since {CONFIG} is missing{in_run(source)}")
     config = read_json(file)
     if not isinstance(config, dict) or config.get("format") != "polypath":
-        raise ValueError(f'{file}: not written by polypath (it has no "format": "polypath")')
+        raise ValueError(f'{file}: was not written by Polypath, since it has no "format": "polypath"')
     version = config.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise ValueError(f"{file}: format_version {version!r}; this polypath reads 1 to {FORMAT_VERSION}")
+        raise ValueError(f"{file}: format_version = {version!r}: this Polypath reads versions 1 to {FORMAT_VERSION}")
     try:
         decode(config, _Config, "config", others=True)
         _check_images(config)
@@ -91,7 +93,7 @@ def _check_images(config: Mapping[str, Any]) -> None:
     mean, std = (given["normalisation"].get(name, ()) for name in ("mean", "std"))
     if len(mean) != len(std):
         raise ValueError(
-            f"config.normalisation: {len(mean)} means and {len(std)} deviations; give one for each channel"
+            f"config.normalisation: has {len(mean)} means and {len(std)} deviations; must have one for each channel"
         )
 
 
@@ -103,8 +105,8 @@ def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None,
         held: the size of the weights file, which limits the network of a config of unknown origin.
 
     Raises:
-        ValueError: the family or an argument is unknown, the family refuses an argument, or the network is far larger
-            than the file. The message starts with ``where``.
+        ValueError: the family or an argument is unknown, the family rejects an argument, or the network is far larger
+            than the weights file. The message starts with ``where``.
     """
     family = config["family"]
     try:
@@ -115,11 +117,11 @@ def build_net(config: Mapping[str, Any], where: str, *, seed: int | None = None,
     except ImportError:
         raise
     except Exception as error:  # a family may raise anything for values of unknown origin
-        raise ValueError(f"{where}: {family!r} cannot be built from it ({error})") from error
+        raise ValueError(f"{where}: family {family!r} cannot be built from this config ({error})") from error
 
 
 def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
-    """Copy into ``net.config`` those facts of a saved config that do not affect how the network is built.
+    """Copy into ``net.config`` the facts of a saved config that do not affect how the network is built.
 
     Raises:
         ValueError: there are more classes than the head has outputs. The message starts with ``where``.
@@ -131,7 +133,7 @@ def restore(net: PathNet, config: Mapping[str, Any], where: str) -> None:
         net.config["pretrained_cfg"] = plain(config["pretrained_cfg"])
     if names := config.get("classes"):
         if len(names) > net.num_classes:
-            raise ValueError(f"{where}: {len(names)} classes, but the head has {net.num_classes} outputs")
+            raise ValueError(f"{where}: there are {len(names)} classes, but the head has {net.num_classes} outputs")
         net.config["classes"] = completed_classes(names, net.num_classes)  # version 0.1 saved fewer names than outputs
 
 

@@ -1,4 +1,4 @@
-"""Converts JSON values to dataclasses, with msgspec in strict mode. Errors state the field, its value and legal values.
+"""Convert JSON values to dataclasses, with msgspec in strict mode. Errors state the field, its value and legal values.
 
     read(folder / "summary.json", RunResult)
 
@@ -37,7 +37,7 @@ def read(file: Path, kind: type[T], *, others: bool = False, finite: bool = True
     """Read the JSON document in a file as ``kind``; see :func:`decode`.
 
     Raises:
-        ValueError: the file is missing, unreadable or not JSON, or a value does not fit. The message contains the file.
+        ValueError: the file is missing, unreadable or not JSON, or a value does not fit. The message has the path.
     """
     value = read_json(file)
     try:
@@ -50,7 +50,7 @@ def read_result(file: Path, kind: type[T], number: int, what: str, more: str = "
     """Read a result whose ``format`` is ``number``.
 
     Args:
-        what: what made the result, for the message.
+        what: the kind of run that made the result, for the message.
         more: a hint at the end of the message.
 
     Raises:
@@ -58,7 +58,7 @@ def read_result(file: Path, kind: type[T], number: int, what: str, more: str = "
     """
     held = read_json(file)
     if not isinstance(held, Mapping) or held.get("format") != number:
-        raise ValueError(f"{file}: no result of a {what} in format {number}{more}")
+        raise ValueError(f"{file}: is not a result of a {what} in format {number}{more}")
     return decode({key: value for key, value in held.items() if key != "format"}, kind, str(file))
 
 
@@ -68,17 +68,17 @@ def decode(value: Any, kind: type[T], what: str, *, others: bool = False, finite
     Args:
         what: the value's name in messages.
         others: ignore fields that ``kind`` does not have.
-        finite: refuse NaN and infinity.
+        finite: reject NaN and infinity.
 
     Raises:
-        ValueError: a field is unknown, missing, of another type, or refused by its class.
+        ValueError: a field is unknown, missing, of another type, or rejected by its class.
     """
     try:
         if finite or not others:
             _check(value, kind, what, others, finite)
         return _convert(value, kind)
     except RecursionError as error:
-        raise ValueError(f"{what}: nested too deeply") from error
+        raise ValueError(f"{what}: is nested too deeply") from error
     except msgspec.ValidationError as error:
         raise ValueError(_explained(value, kind, what, error)) from error
 
@@ -88,7 +88,7 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _check(value: Any, kind: Any, what: str, others: bool, finite: bool) -> None:
-    """Refuse values that msgspec accepts: unknown fields, NaN and infinity, integers of more than 64 bits."""
+    """Reject values that msgspec accepts: unknown fields, NaN and infinity, integers of more than 64 bits."""
     if kind is Any:
         return
     if not others and isinstance(value, Mapping) and (hints := _hints(kind)) is not None:
@@ -140,7 +140,7 @@ def _parts(value: Any, kind: Any, what: str) -> Iterator[tuple[Any, Any, str]]:
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any] | None:
-    """Return the types of a table's fields by name; None for other types."""
+    """Map the fields of a dataclass or ``TypedDict`` to their types. Return None for other types."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
         return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

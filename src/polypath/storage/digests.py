@@ -1,4 +1,4 @@
-"""Computes digests of files and of JSON values."""
+"""Compute digests of files and of JSON values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def file_digest(path: Path, length: int | None = None) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """Return the SHA-256 of a JSON value, independent of its layout."""
+    """Return the SHA-256 of a JSON value. The digest does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def folder_digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return ``{"sha256", "bytes"}`` of each file in and below ``folder``, by relative path, sorted."""
+    """Map the relative path of each file in and below ``folder`` to its ``{"sha256", "bytes"}``, sorted by path."""
     files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     return {name: {"sha256": file_digest(files[name]), "bytes": files[name].stat().st_size} for name in sorted(files)}

@@ -1,4 +1,4 @@
-"""Writes files and folders atomically: under a temporary name in the same folder, which is then renamed."""
+"""Write files and folders atomically: each gets a temporary name in the same folder and is then renamed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)")
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Provide a temporary file to write to, which becomes ``path`` when the block ends without an error.
+    """Provide the path of a temporary file, which is renamed to ``path`` if the block ends without an error.
 
     Raises:
         OSError: there is no space or no permission. Then ``path`` is unchanged.
@@ -81,7 +81,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Provide a folder beside ``target`` that replaces ``target`` when the block ends without an error. Otherwise the
+    """Provide a folder beside ``target`` that replaces ``target`` if the block ends without an error. Otherwise the new
     folder is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep_beside(target)
@@ -112,26 +112,26 @@ def contents(folder: Path) -> list[Path]:
 
 
 def check_own(folder: Path, marker: str, what: str) -> None:
-    """Raise ``ValueError`` unless ``folder`` is missing, empty, or contains the file ``marker``, as each ``what``
-    does."""
+    """Raise ``ValueError`` unless ``folder`` is missing, empty, or contains the file ``marker``. ``what`` is the kind
+    of folder that contains this file, for the message."""
     if folder.exists() and (not folder.is_dir() or contents(folder)) and not (folder / marker).is_file():
-        raise ValueError(f"{folder} exists and is no {what}: choose another --out")
+        raise ValueError(f"{folder} exists and is not a {what}: choose another --out")
 
 
 def check_vacant(target: Path, what: str = "") -> None:
-    """Raise ``ValueError`` unless ``target`` is missing or an empty folder. ``what`` is put before its name."""
+    """Raise ``ValueError`` unless ``target`` is missing or an empty folder. The message begins with ``what``."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{what}{target}: exists and is not empty; choose another folder")
 
 
 def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
-    """Read the first ``most`` bytes of a regular file, or all if ``most`` is negative. Other files are refused at once.
+    """Read the first ``most`` bytes of a regular file, or all if ``most`` is negative. Never wait for a pipe or device.
 
     Raises:
-        OSError: the file is missing or not readable, or is a pipe, a device, a socket or a folder. ``strerror`` says
-            which.
+        OSError: the file is missing or not readable, or is a pipe, a device, a socket or a folder. ``strerror`` gives
+            the reason.
     """
-    check_regular(path, os.stat(path).st_mode)  # before opening, which makes some devices act
+    check_regular(path, os.stat(path).st_mode)  # before opening, since opening a device may have side effects
     with open(path, "rb", opener=_at_once) as stream:
         check_regular(path, os.fstat(stream.fileno()).st_mode)
         return stream.read(most)
@@ -145,22 +145,22 @@ def check_regular(path: str | os.PathLike[str], mode: int) -> None:
     """Raise ``OSError`` unless ``mode`` (from ``os.stat``) is the mode of a regular file."""
     if stat.S_ISREG(mode):
         return
-    kind = next((name for fits, name in _KINDS if fits(mode)), "no file")
-    raise OSError(errno.EINVAL, f"{kind}, where a regular file must be", os.fspath(path))
+    kind = next((name for fits, name in _KINDS if fits(mode)), "of another kind")
+    raise OSError(errno.EINVAL, f"must be a regular file, but is {kind}", os.fspath(path))
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:
     """Read the JSON value in a file of at most ``most`` bytes.
 
     Raises:
-        ValueError: the file is missing, unreadable, larger, or not JSON. The message contains the file.
+        ValueError: the file is missing, unreadable, larger, or not JSON. The message contains the path.
     """
     try:
         data = read_regular(path, most + 1)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     if len(data) > most:
-        raise ValueError(f"{path}: damaged, it has more than {most:,} bytes")
+        raise ValueError(f"{path}: has more than the {most:,} bytes allowed, so it may be damaged")
     return parse_json(data, str(path))
 
 
@@ -169,13 +169,13 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
     Raises:
         ValueError: the text is not JSON, values are nested more than ``DEEPEST`` times, or a key occurs twice in a
-            table (readers differ in which value they use). The message starts with ``where``.
+            table (JSON readers differ in which value they use). The message starts with ``where``.
     """
     try:
         value = json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_table)
         _check_depth(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: damaged, or not JSON ({error})") from error
+        raise ValueError(f"{where}: is damaged or not JSON ({error})") from error
     return value
 
 
@@ -188,13 +188,13 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    """Refuse deep nesting, since writing, comparing and showing a value all use the interpreter's stack."""
+    """Reject deep nesting, since writing, comparing and showing a value all use the interpreter's stack."""
     level = [[value]]
     for _ in range(DEEPEST + 1):
         parts = (part for table in level for part in (table.values() if isinstance(table, dict) else table))
         if not (level := [part for part in parts if isinstance(part, dict | list)]):
             return
-    raise ValueError(f"nested more than {DEEPEST} times")
+    raise ValueError(f"values are nested more than {DEEPEST} times")
 
 
 def remove(path: Path) -> None:
@@ -218,8 +218,8 @@ def sweep_out(folder: Path) -> None:
 
 
 def _sweep_beside(target: Path) -> None:
-    """Remove temporary files as :func:`sweep_out` does, but only those for ``target``, and only of processes that have
-    ended. The folder is not locked, so other processes may be writing there."""
+    """Remove temporary files as :func:`sweep_out` does, but only files for ``target`` of processes that have ended. The
+    folder is not locked, so other processes may be writing there."""
     try:
         names = os.listdir(target.parent)
     except OSError:
@@ -239,7 +239,7 @@ def _settle(left: Path, target: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Return whether a process of this machine is running; True if that cannot be found out."""
+    """Return whether a process of this machine is running. If this is unknown, return True."""
     if sys.platform == "win32":  # where os.kill would end the process
         return True
     try:

@@ -1,4 +1,4 @@
-"""Uploads networks to the Hugging Face Hub, and downloads them by name."""
+"""Upload networks to the Hugging Face Hub, and download them by name."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def fetch(source: Folder, revision: str | None = None) -> Path:
     Raises:
         ValueError: there is no such folder, and the Hub has no such network or cannot be reached.
     """
-    check("source", source, Rule("a folder, or a hub name (owner/name)", lambda s: isinstance(s, str | os.PathLike)))
+    check("source", source, Rule("a folder, or a Hub name (owner/name)", lambda s: isinstance(s, str | os.PathLike)))
     folder = Path(source)
     if folder.is_dir():
         return folder
     if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
-        raise ValueError(f"{source}: no folder; give the folder of a saved network, or its hub name (owner/name)")
+        raise ValueError(f"{source}: is not a folder; give the folder of a saved network, or its Hub name (owner/name)")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # any error of the network or the Hub
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{source}: no folder here, and the download from the Hub failed ({reason})") from error
+        raise ValueError(f"{source}: is not a folder, and the download from the Hub failed ({reason})") from error

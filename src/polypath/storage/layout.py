@@ -1,4 +1,4 @@
-"""Defines the files of a saved network."""
+"""The names of the files of a saved network."""
 
 from __future__ import annotations
 

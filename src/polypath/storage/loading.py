@@ -1,4 +1,4 @@
-"""Loads a saved network: its family builds it without weights, then the tensors of the file are inserted."""
+"""Load a saved network: the family builds the network without weights, then the tensors of the file are inserted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from polypath.storage.weights import held_by, read_tensors
 
 
 def load_reported(folder: Folder, *, device: str | torch.device = "cpu") -> PathNet:
-    """Load a network from its folder, or from the folder of a finished run, which contains the network that it reports.
-    ``pretrained`` stands for the network that comes with the package.
+    """Load a network from its folder or, if the folder is a finished run, the network whose errors the run reports.
+    The name ``pretrained`` stands for the network that comes with the package.
 
     Raises:
         ValueError: as for :func:`load`.
@@ -32,14 +32,14 @@ def reported_folder(folder: Folder) -> Path:
     return place / "model" if (place / "recipe.json").is_file() else place
 
 
-@takes(revision=optional(TEXT), device=instance(str, torch.device, legal="a device, text or torch.device"))
+@takes(revision=optional(TEXT), device=instance(str, torch.device, legal="a device, as text or torch.device"))
 def load(source: Folder, *, revision: str | None = None, device: str | torch.device = "cpu") -> PathNet:
-    """Load a network from a folder, or by its hub name (``owner/name``, cached). It is returned in evaluation mode.
+    """Load a network from a folder, or by its Hub name (``owner/name``, cached). Return it in evaluation mode.
 
     No code from the folder is run, and no pickle is read.
 
     Raises:
-        ValueError: the folder or hub name does not exist, a file is missing, damaged or something else, a family or
+        ValueError: the folder or Hub name does not exist, a file is missing, damaged or of another kind, a family or
             argument is unknown to this version, or the weights do not fit the network.
     """
     folder = fetch(source, revision)

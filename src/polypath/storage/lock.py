@@ -1,11 +1,12 @@
-"""Locks a folder for one writer. The system frees the lock when the writer's process ends, however it ends.
+"""Lock a folder for one writer. The system frees the lock when the writer's process ends, even after a crash.
 
-    with FolderLock(folder):        # ValueError if another process, or another part of this one, writes there
+    with FolderLock(folder):        # ValueError if another process, or other code of this process, has the lock
         ...
 
-It is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder. Child processes do not inherit it, so a
-data worker that outlives its parent does not keep the lock. Network file systems share it with other machines. A killed
-writer leaves the file, but no lock on it. The next writer removes the temporary files of the killed one.
+The lock is a POSIX record lock (``fcntl.lockf``) on the file ``.lock`` of the folder. Child processes do not inherit
+the lock, so a data worker that outlives its parent does not keep it. Network file systems share the lock with other
+machines. A killed writer leaves the file, but the file is not locked. The next writer removes the temporary files of
+the killed writer.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ except ImportError:  # Windows
     fcntl = None
 
 WITHOUT = "POLYPATH_NO_LOCK"
-"""An environment variable: with ``1``, folders are written without a lock, for systems that have no locks."""
+"""An environment variable. If it is ``1``, folders are written without a lock, for systems that have no locks."""
 
 _TAKEN = {errno.EACCES, errno.EAGAIN}
 _HELD: dict[tuple[int, int], int] = {}
-"""Folders (device, inode) that a process has locked, and the process's id. A fork inherits this table, but not the
-locks."""
+"""Maps each locked folder (device, inode) to the id of the process that locked it. A fork inherits this table, but not
+the locks."""
 
 
 class Taken(ValueError):
-    """The error if another writer has locked the folder."""
+    """Raised if another writer has locked the folder."""
 
 
 class FolderLock:
@@ -50,11 +51,11 @@ class FolderLock:
         self._key = (0, 0)
 
     def take(self) -> None:
-        """Take the lock. If this object has it already, verify that.
+        """Take the lock. If this object already has the lock, check that it is still valid.
 
-        A record lock is lost as soon as its process closes *any* descriptor of the file. A program that copies its run
-        folder during training does so. The file can also be removed by hand. So a writer takes the lock again before
-        important writes.
+        A record lock is lost as soon as its process closes *any* descriptor of the file. This happens if the process
+        copies its run folder during training. The file can also be removed by hand. So a writer takes the lock again
+        before important writes.
 
         Raises:
             Taken: another writer has the lock. The message contains its process id, if known.
@@ -67,8 +68,8 @@ class FolderLock:
             raise ValueError(_no_locks(self.folder, "Python has no module fcntl here, as on Windows"))
         status, new = os.stat(self.folder), False
         key = status.st_dev, status.st_ino
-        if self._file is None and _HELD.get(key) == os.getpid():  # not after opening: closing the file frees the lock
-            raise Taken(f"{self.folder}: this process (id {os.getpid()}) is writing into it already")
+        if self._file is None and _HELD.get(key) == os.getpid():  # before opening, since closing frees the lock
+            raise Taken(f"{self.folder}: this process (id {os.getpid()}) is already writing into this folder")
         while self._file is None or not self._locked(self._file):
             self._close()
             self._file, new = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), True
@@ -90,12 +91,12 @@ class FolderLock:
         return self.folder / NAME_OF_LOCK
 
     def _locked(self, file: int) -> bool:
-        """Lock the open file. Return whether it is still in the folder, since a writer removes its file at the end."""
+        """Lock the open file. Return whether it is still in the folder: a writer removes the lock file at the end."""
         assert fcntl is not None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            text = f"{self.folder}: {_writer(file)} is writing into it; only one at a time can"
+            text = f"{self.folder}: {_writer(file)} is writing into this folder; only one process can at a time"
             self._close()
             if error.errno in _TAKEN:
                 raise Taken(text) from error
@@ -125,7 +126,7 @@ class FolderLock:
 
 
 def _say(file: int, who: str) -> None:
-    """Write who has the lock into its file, for the messages of other processes. Failures are ignored."""
+    """Write the owner of the lock into the lock file, for the messages of other processes. Failures are ignored."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, who.encode(), 0)
@@ -142,6 +143,6 @@ def _writer(file: int) -> str:
 
 def _no_locks(folder: Path, reason: str) -> str:
     return (
-        f"{folder}: cannot be locked ({reason}), so two processes could write into it at once; choose a folder "
+        f"{folder}: cannot be locked ({reason}), so two processes could write into this folder; choose a folder "
         f"on another file system, or set {WITHOUT}=1 and make sure that only one process writes"
     )

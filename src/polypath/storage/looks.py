@@ -1,8 +1,8 @@
-"""Counts looks at test images, in ``looks/test_evaluations.json`` of the folder that was scored.
+"""Count looks at test images, in ``looks/test_evaluations.json`` of the folder that is evaluated.
 
 A look is one error measured on the test split, for one path with one set of batch-norm statistics. An analysis of test
-images that measures no error counts as one look. Choices by test errors make these errors too optimistic. So each
-command counts its looks before it makes them (``{"paths": 8, "report": 24}``).
+images that measures no error counts as one look. If test errors are used for choices, they become too optimistic. So
+each command counts its looks before it makes them (``{"paths": 8, "report": 24}``).
 
 The count has its own lock, which is taken only briefly, since another process may be writing into the run.
 """
@@ -47,7 +47,7 @@ def add_looks(folder: Path, by: str, count: int) -> None:
             known = looks(folder)
             write_json(folder / FOLDER / FILE, known | {by: known.get(by, 0) + count})
     except OSError as error:
-        LOG.warning("%s: %d looks at its test images are not counted (%s)", folder, count, error.strerror or error)
+        LOG.warning("%s: %d looks at test images could not be counted (%s)", folder, count, error.strerror or error)
 
 
 def _locked(place: Path) -> FolderLock:

@@ -1,4 +1,4 @@
-"""Saves a network into a folder: config, weights and card. The folder is written atomically, without code or pickle."""
+"""Save a network into a folder: config, weights and card. The folder is written atomically and contains no pickle."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def save(
 
     Args:
         overwrite: replace an existing saved network. It is moved aside first, and removed at the end.
-        classes: class names in the order of the labels, one for each output of the head. If ``classes``, ``mean`` and
-            ``std``, or the arguments on images are not given, they are taken from ``net.config``.
-        mean, std: normalisation per channel, for pixels in 0 … 1: ``mean`` is subtracted, then divided by ``std``.
+        classes: class names in the order of the labels, one for each output of the head. ``classes``, ``mean``,
+            ``std``, ``image_size`` and ``resize`` are taken from ``net.config`` if they are not given.
+        mean, std: values for each channel to subtract from pixels in 0 … 1, and to divide by.
         image_size: size in pixels (side, or height and width) of the images that the network was trained on.
         resize, resize_to: how images of another size are resized; the same values as in ``DataConfig``.
         path_table: results of the network's paths, as mappings or dataclasses such as ``PathRow``. They are stored in
             the config and the card.
         licence: licence of the weights, in the form that the Hub uses.
-        dataset: data set that the network was trained on.
+        dataset: dataset that the network was trained on.
         notes: sentences for the card, such as how the results were obtained.
 
     Raises:
-        ValueError: the folder exists or contains something else, the config would not rebuild the network, the number
-            of classes is not that of the head's outputs, means do not fit the channels, or weights have no values.
+        ValueError: the folder is not empty or contains other files, the config would not rebuild the network, the
+            numbers of classes or means do not fit the network, or weights have no values.
         OSError: there is no space or no permission. Then nothing is left behind.
     """
     from safetensors import SafetensorError
@@ -111,25 +111,27 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise ValueError(f"{target}: is a file; give a folder")
+        raise ValueError(f"{target}: must be a folder, but is a file")
     there = sorted(path.name for path in target.iterdir())
     if not there:
         return
     if not overwrite:
         raise ValueError(f"{target}: exists and is not empty; choose another folder, or pass overwrite=True")
     if strangers := [name for name in there if name not in FILES]:
-        raise ValueError(f"{target}: contains {strangers[0]!r}, which no saved network has; it is not overwritten")
+        raise ValueError(
+            f"{target}: is not overwritten, because it contains {strangers[0]!r}, which no saved network has"
+        )
 
 
 def _config_of(net: PathNet) -> dict[str, Any]:
     import polypath.families.registry  # noqa: F401 (its import makes the families known)
 
     if net.config.get("fused"):
-        raise ValueError("a fused network cannot be saved: save the original one, and fuse it after loading")
+        raise ValueError("a fused network cannot be saved: save the original network, and fuse it after loading")
     family = net.config.get("family")
     if family not in FAMILIES:
         raise ValueError(
-            f"family {family!r}: only a network that a family has built can be saved; there are {', '.join(FAMILIES)}"
+            f"family {family!r}: must be one of {', '.join(FAMILIES)}; only a network built by a family can be saved"
         )
     known: dict[str, Any] = {**net.config}
     config: dict[str, Any] = {
@@ -164,7 +166,7 @@ def _about(
     if classes is not None and classes != ():
         kept["classes"] = check_classes(classes, net.num_classes)
     if (mean is None) != (std is None):
-        raise ValueError("mean and std: give both or neither")
+        raise ValueError("mean and std: must be given together")
     if mean is not None and std is not None:
         chans = net.in_chans
         kept["normalisation"] = {
@@ -172,7 +174,7 @@ def _about(
             "std": tuple(map(float, check("std", std, each(number(above=0), count=chans)))),
         }
     if size is None and (resize, resize_to) != (None, None):
-        raise ValueError(f"resize = {resize!r}, resize_to = {resize_to!r}: give image_size with them")
+        raise ValueError(f"resize = {resize!r}, resize_to = {resize_to!r}: require image_size")
     if size is not None:
         kept["image"] = {
             "size": sides(size, "image_size"),

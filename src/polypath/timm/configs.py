@@ -1,4 +1,4 @@
-"""A network's entry in timm's registry: image preparation, first and last layers, paper, and where its weights are."""
+"""A network's entry in timm's registry: image preparation, first and last layers, paper, and place of the weights."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def default_cfg(preset: Preset) -> dict[str, Any]:
 
 
 def entry(name: str, preset: Preset) -> Any:
-    """Make timm's entry for one network without weights."""
+    """Make the entry in timm's registry for a network without weights."""
     return generate_default_cfgs({name: default_cfg(preset)})[name]
 
 
 def shipped() -> tuple[str, Preset, Any]:
-    """Return the network that Polypath ships: its name, its preset, and its timm entry, with weights under one tag."""
+    """Return the network that Polypath ships: its name, its preset, and its registry entry with weights for one tag."""
     config: dict[str, Any] = json.loads((SHIPPED / "config.json").read_bytes())
     name = f"shipped_{config['family']}"
     image, norm = config["image"], config["normalisation"]
@@ -51,8 +51,8 @@ def shipped() -> tuple[str, Preset, Any]:
 
 
 def skip_entry(model: str, name: str) -> Any:
-    """Make the entry of a timm network with skips: timm's entry with its tags, the default tag first, and with
-    Polypath's names of modules."""
+    """Make the registry entry of a timm network with skips. It has timm's tags, the default tag first, and Polypath's
+    module names."""
     known = get_pretrained_cfg(model)
     default = f"{model}.{known.tag}" if known and known.tag else model
     tagged = dict.fromkeys([default, *timm.list_models(model, include_tags=True)])

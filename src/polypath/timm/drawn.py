@@ -1,9 +1,9 @@
 """Stochastic depth in training loops that call ``model(x)`` without ``paths``, such as timm's ``train.py``.
 
-In training, a call without ``paths`` draws them at random, once for its batch, with the wiring's survival probabilities
-(``drop_path_rate``). In evaluation, or if paths are given, nothing is drawn. The draws use torch's global generator on
-the CPU, as timm's drop-path does, so ``torch.manual_seed`` makes them reproducible. Recorded graphs (``torch.export``,
-``torch.jit.trace``) contain the whole network.
+In training, a call without ``paths`` draws random paths, the same for its whole batch, with the wiring's survival
+probabilities (``drop_path_rate``). In evaluation, or if paths are given, nothing is drawn. The draws use torch's global
+generator on the CPU, as timm's drop-path does, so ``torch.manual_seed`` makes them reproducible. Recorded graphs
+(``torch.export``, ``torch.jit.trace``) contain the whole network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from polypath.core.stochastic_depth import stochastic_depth, survives_always
 def draw_in_training(net: PathNet) -> None:
     """Make the network draw paths in training, if it has stochastic depth.
 
-    Copies of it draw too; extracted and saved networks do not.
+    Copies of the network draw paths, too; extracted and saved networks do not.
     """
     if not survives_always(net.wiring):
         net.register_forward_pre_hook(_draw, with_kwargs=True)
@@ -40,7 +40,7 @@ def _drawn(net: PathNet, x: Any) -> Paths | None:
 
 
 class DrawnFeatures(FeatureGetterNet):
-    """timm's module that returns a list of the stages' maps; in training, those of a randomly drawn path."""
+    """A variant of timm's module that returns the maps of the stages. In training, it runs a randomly drawn path."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         net, indices = cast(PathNet, self.model), cast(list[int], self.out_indices)

@@ -50,7 +50,7 @@ def register() -> list[str]:
     """Register every network of :mod:`polypath.families.registry` that is not in timm yet; return the new names.
 
     Raises:
-        ValueError: a name that is timm's own.
+        ValueError: a model of timm already has this name.
     """
     new = [name for name in PRESETS if name not in default_cfgs]
     for name in new:
@@ -59,18 +59,18 @@ def register() -> list[str]:
 
 
 def register_skips(models: Iterable[str] = SKIPS) -> list[str]:
-    """Register residual networks of timm with skips, ``resnet50`` as ``skip_resnet50``; return the new names.
+    """Register residual networks of timm with skips (``resnet50`` as ``skip_resnet50``). Return the new names.
 
     ``timm.create_model("skip_resnet50.a1_in1k", pretrained=True)`` has timm's weights.
 
     Raises:
-        ValueError: a name that timm does not know.
+        ValueError: timm does not know a name.
     """
     new: list[str] = []
     for model in models:
         name = f"skip_{model}"
         if not is_model(model):
-            raise ValueError(f"timm has no model {model!r}; timm.list_models() lists them")
+            raise ValueError(f"timm has no model {model!r}; timm.list_models() lists its models")
         if name not in default_cfgs:
             _register(name, skip_entry(model, name), _SkipNet(model))
             new.append(name)
@@ -78,7 +78,7 @@ def register_skips(models: Iterable[str] = SKIPS) -> list[str]:
 
 
 def register_shipped() -> list[str]:
-    """Register the network that Polypath ships, with its weights; return its name, if it is new."""
+    """Register the network that Polypath ships, with its weights. Return a list with its name, empty if not new."""
     name, preset, config = shipped()
     if name in default_cfgs:
         return []
@@ -87,7 +87,7 @@ def register_shipped() -> list[str]:
 
 
 class _OwnNet:
-    """A function that builds a network of this library; timm loads the weights, if the config has any."""
+    """A function that builds a network of this library. timm loads the weights, if the config contains any."""
 
     def __init__(self, name: str, preset: Preset) -> None:
         self.name, self.preset = name, preset
@@ -100,7 +100,7 @@ class _OwnNet:
         return net
 
     def _own(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the family's arguments; timm's general arguments are renamed to the family's."""
+        """Return the family's arguments. timm's general arguments are renamed to those of the family."""
         own = {f.name: getattr(self.preset.spec, f.name) for f in fields(self.preset.spec)}
         kept: dict[str, Any] = {}
         for key, value in given.items():
@@ -115,12 +115,14 @@ class _OwnNet:
             elif key == "drop_path_rate" and "survival" in own:
                 kept["survival"] = 1.0 - value
             else:
-                raise ValueError(f"{key}={value!r}: {self.name!r} does not have it; use the arguments of its family")
+                raise ValueError(
+                    f"{key}={value!r}: {self.name!r} has no such argument; use the arguments of its family"
+                )
         return kept
 
 
 class _SkipNet:
-    """A function that builds a timm network with skips. Its weights are timm's, or saved ones with Polypath's names."""
+    """A function that builds a timm network with skips. It loads timm's weights, or weights saved by Polypath."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -141,7 +143,7 @@ class _SkipNet:
 
 def _load(net: PathNet, name: str, config: Mapping[str, Any]) -> None:
     if not any(config.get(key) for key in ("file", "url", "hf_hub_id", "state_dict")):
-        raise ValueError(f"pretrained=True: there are no weights for {name!r}; polypath.load reads saved networks")
+        raise ValueError(f"pretrained=True: there are no weights for {name!r}; use polypath.load for saved networks")
     named = {"first_conv": net.pretrained_cfg["first_conv"]}  # timm adapts these weights to other numbers of channels
     load_pretrained(net, named | dict(config), net.num_classes, net.in_chans)
 
@@ -150,10 +152,10 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
     """Make the function that timm calls by ``name``, and register it.
 
     Raises:
-        ValueError: a name that is timm's own.
+        ValueError: a model of timm already has this name.
     """
     if is_model(name):
-        raise ValueError(f"model {name!r} is timm's own: it must have another name here")
+        raise ValueError(f"model {name!r} already exists in timm; choose another name")
 
     def build(
         pretrained: bool = False,
@@ -192,10 +194,10 @@ def _register(name: str, config: Any, make: _OwnNet | _SkipNet) -> None:
 
 
 def _features(net: PathNet, indices: Any, feature_cls: Any) -> FeatureGetterNet:
-    """Wrap the network in timm's module that returns a list of stages' maps; prune modules that these do not need."""
+    """Wrap the network in timm's module that returns the maps of stages. Remove modules that these maps do not need."""
     if feature_cls not in ("getter", FeatureGetterNet):
         raise ValueError(
-            f"feature_cls={feature_cls!r}: must be 'getter'; a stage may be a join, which has no module to hook or keep"
+            f"feature_cls={feature_cls!r}: must be 'getter'; the others need a module per stage, and a join has none"
         )
     described = {key: value for key, value in net.pretrained_cfg.items() if key not in OF_HEADS}
     every = tuple(range(len(net.feature_info)))
@@ -214,22 +216,22 @@ def _scriptable(net: PathNet) -> nn.Module:
 
 
 def _entry(name: str, given: Any) -> dict[str, Any]:
-    """Return a model's entry in the registry: that of the tag ``given``, or the default entry if it is not a tag.
+    """Return a model's entry in the registry for the tag ``given``, or the default entry if ``given`` is not a tag.
 
     Raises:
-        ValueError: an unknown tag.
+        ValueError: the tag is unknown.
     """
     known = default_cfgs[name]
     tag = given if isinstance(given, str) else ""
     if tag and tag not in known.cfgs:
-        legal = ", ".join(filter(None, known.cfgs)) or "no tags"
-        raise ValueError(f"{name}.{tag}: there are no weights under this tag; {name!r} has {legal}")
+        legal = ", ".join(filter(None, known.cfgs)) or "none"
+        raise ValueError(f"{name}.{tag}: there are no weights with this tag; the tags of {name!r} are: {legal}")
     own: PretrainedCfg = known.cfgs[tag] if tag else known.default
     return own.to_dict() | {"architecture": name, "tag": tag or (known.tags[0] if known.tags else "")}
 
 
 def _given(config: Any) -> dict[str, Any]:
-    """Return the entries of the config that the caller gave; empty if the caller gave a tag."""
+    """Return the entries of the config that the caller gave. If the caller gave a tag, return an empty dict."""
     if isinstance(config, PretrainedCfg):
         config = config.to_dict()
     return _kept(config) if isinstance(config, Mapping) else {}

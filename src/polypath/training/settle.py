@@ -36,7 +36,7 @@ Decision = Callable[[Recipe, ImageFacts], tuple[Mapping[str, Any], str]]
 """A function that returns values of fields, by dotted name, and the reason for these values."""
 
 SIDES = (32, 48, 64)  # pixels; the package's network was trained on 32
-WORK = 75_000  # images of 32x32 pixels in all epochs, from which on images are not made larger: 10 minutes on 2 old cores
+WORK = 75_000  # most images of 32x32 pixels in all epochs, or fewer larger ones: ten minutes on two old cores
 LARGEST = 128  # pixels; for a timm model that takes images of any size
 SMALL = 48  # pixels; images up to this side count as icons, digits or thumbnails, not as photos
 HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share of images that are held out; least per class; most in total

@@ -167,7 +167,7 @@ def in_turn(
 
 
 def version_of(wiring: Wiring, bank: Bank | None) -> Version:
-    """Make a :data:`Version` that distinguishes modules by one path's batch-norm statistics.
+    """Make a :data:`Version` whose keys for a module differ if the batch-norm statistics in ``bank`` differ there.
 
     If ``bank`` is None, the path runs with the network's own statistics.
     """

@@ -162,7 +162,7 @@ class PathLatency:
         self._patience = self._least = 1e-3 * PATIENCE * self.profiled.p50
 
     def _trust(self, times: NDArray[np.float64], count: int) -> None:
-        """Replace the times that count by ``count`` times with the distribution of ``times``."""
+        """Replace the contents of ``_counted`` by ``count`` values that have the same distribution as ``times``."""
         shares = (np.arange(count) + 0.5) / count
         spread = np.random.default_rng(0).permutation(np.quantile(times, shares, method=SEEN))
         self._counted = deque(spread.tolist(), maxlen=KEPT)

@@ -25,7 +25,8 @@ LARGEST = 2.0**60  # values times this factor are still far from float32's limit
 
 
 def fold_means(draft: Draft) -> None:
-    """Turn all means into sums. If a factor cannot pass through some node, change only the means of convs' outputs."""
+    """Turn means into sums, whose values are larger by a factor. If some node cannot pass the factor on, turn only
+    means of conv outputs into sums."""
     plan = _Plan(draft, everywhere=True)
     if not plan.possible:
         plan = _Plan(draft, everywhere=False)

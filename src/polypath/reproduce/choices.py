@@ -267,8 +267,8 @@ def _options(paper: str) -> Iterator[str]:
 
 
 def _assumed(paper: str) -> Iterator[str]:
-    """Yield the lines about the fields that the paper does not state, with the reasons for their values and the number
-    of recipes."""
+    """Yield the lines of the table of fields that the paper does not state. A row has the field, the reason for its
+    value, and the number of recipes with this reason."""
     recipes = recipes_of(paper)
     by: dict[tuple[str, str], int] = {}
     for recipe in recipes:

@@ -1,4 +1,5 @@
-"""The usual measurements: parts of a :data:`~polypath.reproduce.experiment.Measure`, or functions that return parts."""
+"""The usual measurements of a trained arm. :func:`per_arm` combines them into a
+:data:`~polypath.reproduce.experiment.Measure`."""
 
 from __future__ import annotations
 

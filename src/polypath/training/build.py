@@ -142,7 +142,7 @@ def _check_model(model: Family, net: PathNet, init: str) -> None:
     for field in dataclasses.fields(model):
         mine, theirs = getattr(model, field.name), getattr(loaded, field.name)
         if mine != theirs and field.name not in _DRAWN_ANEW:
-            raise ValueError(f"model.{field.name} = {mine!r}: the network in init = {init!r} has {theirs!r}")
+            raise ValueError(f"model.{field.name} = {mine!r}: must be {theirs!r}, as in init = {init!r}")
 
 
 def _path_of(net: PathNet, path: str) -> PathNet:

@@ -143,7 +143,9 @@ class BoundObjective:
             ValueError: the state is of another objective.
         """
         if state:
-            raise ValueError(f"objective state {sorted(state)[0]!r}: the objective {type(self).__name__} has no state")
+            raise ValueError(
+                f"the checkpoint has objective state {sorted(state)[0]!r}, but {type(self).__name__} has no state"
+            )
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """Compute the mean cross-entropy of logits ``(N, classes)`` and labels ``(N,)`` or soft labels

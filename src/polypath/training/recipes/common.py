@@ -32,7 +32,7 @@ with reflected borders (FractalNet §4)."""
 
 
 class Entry(NamedTuple):
-    """A recipe, and in ``about`` the place in the paper that states its result. If the recipe is not from a paper,
+    """A recipe, and the place in the paper that states its result (``about``). If the recipe is not from a paper,
     ``about`` is its purpose."""
 
     recipe: Recipe

@@ -22,12 +22,12 @@ TUTORIAL = "as in TensorFlow's CIFAR-10 tutorial, which has the same linear laye
 
 ASSUMED = {
     "batch_size": "the paper states 128 for each training replica, but not the number of replicas: one",
-    "data.normalise": '"dividing the variance of the pixels" may refer to a channel, a pixel or an image: a channel',
+    "data.normalise": '"dividing the variance of the pixels" does not say which variance: that of each channel',
     "model.dropout": "rate and place of dropout are not stated: 0.2 on each unit's output, FractalNet's mean rate",
     "model.final_map": "pools after the last block are not stated: maps of the size that gives the printed parameters",
     "objective.rate": "the rate is not stated: 0.3, as in the paper's example",
-    "model.bias": "not stated; the norm is after the ReLU, so it replaces no bias; the printed sizes fit both: none",
-    "optim.decay": "the weights of the fully connected layers, including the softmax layer (not so in the tutorial)",
+    "model.bias": "biases are not stated, and the printed sizes fit networks with and without them: none",
+    "optim.decay": '"the fully connected layers" may include the softmax layer: decay is on all three',
     "optim.weight_decay": f"the coefficient of L2 on linear layers is not stated: 0.004, {TUTORIAL}",
 }
 
@@ -53,7 +53,7 @@ _SVHN = {
     "checkpoint_every": 1,
 }
 _PATH_WISE = {
-    "schedule": "no schedule is stated for the longer run: Adam's constant rate, as in whole-network training",
+    "schedule": "no schedule is stated for path-wise training: Adam's constant rate, as in whole-network training",
     "objective.phase_epochs": "the length of a phase, in which one branch learns, is not stated: one epoch",
     "objective.backward": 'frozen layers "only provide learned features": the gradient flows through them (exact)',
     "objective.rate": "the rate of drop-path in path-wise training is not stated: 0.3, as in the paper's example",

@@ -220,8 +220,8 @@ def crop_and_resize(images: Tensor, places: Tensor, size: int) -> Tensor:
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """Return resampling weights ``(N, size, pixels)``: triangles around the centre of each output pixel, zero outside
-    the box."""
+    """Return the weights ``(N, size, pixels)`` that resample each image's crop box. The weights of an output pixel form
+    a triangle around its centre, and are zero outside the box."""
     start, length = start[:, None, None], length[:, None, None]
     step = length / size
     at = torch.arange(pixels, device=start.device) + 0.5

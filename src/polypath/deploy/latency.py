@@ -189,7 +189,8 @@ class PathLatency:
                 self._patience = self._least
 
     def retry(self, ms: float, now: float, pace: float) -> bool:
-        """Return whether to retry the path within ``ms``, although it needs more, because it was unused for long.
+        """Return whether to try the path again for a budget of ``ms``: by its usual times it fits, but its present
+        estimate is larger, and it was not used for long.
 
         Args:
             pace: observed time divided by profiled time, see ``Latencies.pace``. Values above 1 count as 1.

@@ -411,14 +411,12 @@ class AnytimePredictor:
             return self._latencies.get(size) or self._measure(size, self._seconds if seconds is None else seconds)
 
     def profile(self, batch: int = 1, *, fresh: bool = False, seconds: float | None = None) -> dict[str, Timing]:
-        """Return times by path at a batch size, rounded up to a power of two. Unknown times are measured.
+        """Return the times of each path for this batch size, rounded up to a power of two. Unknown times are measured.
 
         Args:
             fresh: whether to measure known times again.
-            seconds: measuring time of each path; the times are accepted even if the machine was busy. None means 1
-                second, and measures again if the machine was busy. Longer profiles estimate high percentiles better: a
-                path of 40 ms runs only 30 times in a profile of a second, but exceeds its 99th percentile once in 100
-                runs.
+            seconds: how long to measure each path. With a number, the times are accepted even if the machine was
+                busy. None means 1 second, and measures again if the machine was busy. Longer profiles estimate high percentiles better.
 
         Raises:
             ValueError: the batch size is below 1, or ``seconds`` is not above 0.

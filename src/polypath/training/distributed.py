@@ -193,7 +193,7 @@ def full(t: Tensor) -> Tensor:
 
 
 def put(into: Tensor, whole: Tensor) -> Tensor:
-    """Copy ``whole``, a complete tensor on every rank, into ``into``, which FSDP2 may have sharded."""
+    """Copy the tensor ``whole``, which is complete on every rank, into ``into``, which may be sharded by FSDP2."""
     if sharded(into):
         from torch.distributed.tensor import distribute_tensor
 

@@ -107,8 +107,8 @@ class OptimConfig:
             raise ValueError(f"optim.{name} = {getattr(self, name)!r}: only optim.kind 'muon' uses it")
         if (self.scaling != "none") != (self.per_images > 0):
             raise ValueError(
-                f"optim.per_images = {self.per_images} with optim.scaling {self.scaling!r}: must be the batch size for "
-                "which lr is given if scaling is 'linear' or 'sqrt', and 0 if scaling is 'none'"
+                f"optim.per_images = {self.per_images} with optim.scaling {self.scaling!r}: with scaling 'linear' or "
+                "'sqrt', per_images must be the batch size that lr is for; with 'none', it must be 0"
             )
 
     def base_rate(self, batch_size: int) -> float:

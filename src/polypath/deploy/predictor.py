@@ -416,7 +416,8 @@ class AnytimePredictor:
         Args:
             fresh: whether to measure known times again.
             seconds: how long to measure each path. With a number, the times are accepted even if the machine was
-                busy. None means 1 second, and measures again if the machine was busy. Longer profiles estimate high percentiles better.
+                busy. None means 1 second, and measures again if the machine was busy. Longer profiles estimate high
+                percentiles better.
 
         Raises:
             ValueError: the batch size is below 1, or ``seconds`` is not above 0.

@@ -66,12 +66,12 @@ class Engine:
         if recipe.parallel.strategy == "fsdp":
             if recipe.objective.kind == "ensemble":
                 raise ValueError(
-                    "objective 'ensemble' cannot be used with parallel.strategy 'fsdp': its members share weights, "
+                    "objective 'ensemble' with parallel.strategy 'fsdp' is not possible: its members share weights, "
                     "which cannot be sharded for each member; use strategy 'ddp'"
                 )
             if recipe.objective.kind == "exits":
                 raise ValueError(
-                    "objective 'exits' cannot be used with parallel.strategy 'fsdp': it does not call the network's "
+                    "objective 'exits' with parallel.strategy 'fsdp' is not possible: it does not call the network's "
                     "forward(), which gathers the sharded weights; use strategy 'ddp'"
                 )
         self.bound = recipe.objective.bind(self.net, label_smoothing=0.0 if self.mixup else recipe.label_smoothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -12,10 +13,13 @@ import torch
 from tiny import equal, images, left, tiny
 from torch import nn
 
+from polypath.analysis.finished_run import FinishedRun
 from polypath.core.batchnorm import batch_statistics, buffers
+from polypath.core.paths import Paths
 from polypath.data.split import Split
 from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
+from polypath.search.search import search
 from polypath.storage.loading import load
 from polypath.training.build import build_net, train_batches
 from polypath.training.distributed import World
@@ -203,14 +207,28 @@ def test_frozen_norms_keep_the_statistics_that_init_gave(objective: Any, tmp_pat
     assert kept == {name for name in begun if "running_" in name or "num_batches" in name}
 
 
-def test_other_paths_of_a_sandwich_normalise_by_their_batch_though_norms_are_frozen() -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_normalise_every_path_by_their_statistics(frozen: bool) -> None:
     net = FractalNet(filters=(4,), columns=2).build(0)
-    norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d)).eval()
-    with batch_statistics(net.modules(), always=True):
+    norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d)).train(not frozen)
+    with batch_statistics(net.modules()):
         out = norm(torch.randn(64, 4, 5, 5) * 3 + 7)
-    assert not norm.training
-    assert out.mean().abs() < 1e-3
+    assert norm.training != frozen
+    assert (out.mean() > 6) == frozen
     assert torch.equal(buffers(norm)[0], torch.zeros(4))
+
+
+def test_paths_of_a_run_with_frozen_norms_are_not_recalibrated(tmp_path: Path) -> None:
+    train(tiny(objective=Whole(), epochs=1), tmp_path / "first", data=images(), quiet=True)
+    recipe = tiny(objective=Sandwich(labels=0.5), epochs=1, norms="frozen", init=str(tmp_path / "first"))
+    train(recipe, tmp_path / "tuned", data=images(), quiet=True)
+    first, tuned = (FinishedRun(tmp_path / name, data=images()) for name in ("first", "tuned"))
+    assert first.recalibrated([Paths()], 4) is not None
+    assert tuned.recalibrated([Paths()], 4) is None
+    found = search(tuned, num_images=4, timed_paths=3, keep=2, size=8)
+    assert found.statistics == {"search": None, "confirm": None}
+    with pytest.raises(ValueError, match="recalibrate = 20: must be 0, because norms = 'frozen'"):
+        dataclasses.replace(recipe, recalibrate=20)
 
 
 def test_frozen_norms_need_statistics() -> None:

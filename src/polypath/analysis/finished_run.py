@@ -139,11 +139,22 @@ class FinishedRun:
         """Return batches of training images without augmentation, in a random order from the recipe's seed."""
         return statistics_batches(self.data, self.recipe, self.device)
 
-    def recalibrated(self, paths: Iterable[Paths], images: int, net: PathNet | None = None) -> BatchNormStatistics:
-        """Recalibrate batch-norm for each path on at most ``images`` training images, and return the statistics.
+    @property
+    def recalibrates(self) -> bool:
+        """Whether paths need batch-norm statistics of their own. With ``norms = frozen``, all paths were trained with
+        the network's."""
+        return self.recipe.norms != "frozen"
+
+    def recalibrated(
+        self, paths: Iterable[Paths], images: int, net: PathNet | None = None
+    ) -> BatchNormStatistics | None:
+        """Recalibrate batch-norm for each path on at most ``images`` training images, and return the statistics. Return
+        None if the run does not recalibrate (:attr:`recalibrates`).
 
         ``net`` is a network of this run, such as a checkpoint's. The default is the network that the run reports.
         """
+        if not self.recalibrates:
+            return None
         return recalibrate(net or self.net, paths, self.statistics_batches(), images, seed=self.recipe.seed)
 
     def _batches(self, data: ImageData, config: DataConfig, size: int, part: Part, **options: Any) -> BatchesBase:

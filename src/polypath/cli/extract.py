@@ -62,6 +62,8 @@ def extract(argv: list[str]) -> None:
     if args.recalibrate:
         if run is None:
             raise ValueError(f"--recalibrate: {args.run} is not a run, so it has no training images")
+        if not run.recalibrates:
+            raise ValueError("--recalibrate: the run has norms = 'frozen', so all paths use the network's statistics")
         stats = run.recalibrated([chosen], args.num_images)
     child = extract_path(net, chosen, stats=stats)
     correction = None

@@ -156,7 +156,7 @@ def _table(run: FinishedRun, texts: Sequence[str] | None) -> tuple[PathTable, bo
         subject(run, paths_of(run, texts)),
         data=run.data.name,
         note=note,
-        num_images=RECALIBRATED if texts else None,
+        num_images=RECALIBRATED if texts and run.recalibrates else None,
         seed=run.recipe.seed,
         repeats=REPEATS,
     )

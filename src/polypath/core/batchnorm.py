@@ -131,22 +131,21 @@ def lent(borrowed: Iterable[_BatchNorm]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def batch_statistics(modules: Iterable[nn.Module], *, always: bool = False) -> Generator[None]:
-    """Make batch-norms normalise by the batch's statistics inside the block, without updating their running statistics.
+def batch_statistics(modules: Iterable[nn.Module]) -> Generator[None]:
+    """Keep batch-norms in training mode from updating their running statistics inside the block. They normalise by the
+    batch's statistics, as before; batch-norms in evaluation mode do not change.
 
     Args:
-        modules: modules whose batch-norms in training mode are changed, such as ``net.modules()``.
-        always: whether to change the batch-norms in evaluation mode, too.
+        modules: modules whose batch-norms are changed, such as ``net.modules()``.
     """
-    tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
-    modes = [norm.training for norm in tracking]
+    tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     try:
         for norm in tracking:
-            norm.track_running_stats, norm.training = False, norm.training or always
+            norm.track_running_stats = False
         yield
     finally:
-        for norm, mode in zip(tracking, modes, strict=True):
-            norm.track_running_stats, norm.training = True, mode
+        for norm in tracking:
+            norm.track_running_stats = True
 
 
 def bake(net: nn.Module, bank: Bank) -> None:

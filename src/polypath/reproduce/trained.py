@@ -94,8 +94,10 @@ class Trained(FinishedRun):
         """Return paths by name, from any form of :data:`Choice`."""
         return chosen_paths(net or self.net, paths)
 
-    def statistics(self, paths: Choice = None, images: int = 2000, net: PathNet | None = None) -> BatchNormStatistics:
-        """Recalibrate batch-norm for each path on at most ``images`` training images, and return the statistics."""
+    def statistics(
+        self, paths: Choice = None, images: int = 2000, net: PathNet | None = None
+    ) -> BatchNormStatistics | None:
+        """Recalibrate batch-norm for each path on at most ``images`` training images, as :meth:`recalibrated` does."""
         return self.recalibrated(self.choice(paths, net).values(), images, net)
 
     def logits(self, paths: Choice = None, *, recalibrated: int = 0, net: PathNet | None = None) -> dict[str, Tensor]:

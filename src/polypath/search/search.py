@@ -79,7 +79,7 @@ def search(
         keep: the largest number of paths to find.
         seed: random seed for splitting the held-out images into halves, and for random choices.
         statistics: batch-norm statistics used to choose: ``recalibrated`` for each choice, or the network's ``own``.
-            The statistics used to confirm are always recalibrated.
+            The statistics used to confirm are always recalibrated. A run with ``norms = frozen`` uses its own only.
         num_images: number of training images to recalibrate on.
         runtime: as for :func:`polypath.worth.deployed.runtime_name`. None means that MACs are used instead of times.
         timed_paths: number of paths to time. The model of times is fitted to some of them and tested on the others.
@@ -97,7 +97,7 @@ def search(
         "width": check("width", width, whole(1)),
         "keep": check("keep", keep, whole(1)),
         "seed": check("seed", seed, whole(0)),
-        "statistics": check("statistics", statistics, one_of(*get_args(Statistics))),
+        "statistics": check("statistics", statistics, one_of(*get_args(Statistics))) if run.recalibrates else "own",
         "num_images": check("num_images", num_images, whole(2)),
         "runtime": runtime_name(runtime),
         "timed_paths": check("timed_paths", timed_paths, whole(2)),
@@ -189,7 +189,9 @@ class _Search:
 
     # --- answers -----------------------------------------------------------------------------------------
 
-    def _statistics(self, choices: Sequence[Paths]) -> BatchNormStatistics:
+    def _statistics(self, choices: Sequence[Paths]) -> BatchNormStatistics | None:
+        if not self.run.recalibrates:
+            return None
         batches, seed = self.run.statistics_batches(), self.run.recipe.seed
         return self.parts.statistics(
             choices, lambda: shared_statistics(self.net, choices, batches, self.asked["num_images"], seed=seed)
@@ -357,7 +359,7 @@ class _Search:
             images={"search": len(self.cut["search"])} | {part: len(of[union[0]]) for part, of in right.items()},
             statistics={
                 "search": asked["num_images"] if asked["statistics"] == "recalibrated" else None,
-                "confirm": asked["num_images"],
+                "confirm": asked["num_images"] if self.run.recalibrates else None,
             },
             found=rows("found"),
             named=rows("named"),

@@ -144,8 +144,8 @@ class Recipe:
         fit_head: before training, fit the classifier on the frozen features of this many training images
             (:mod:`polypath.training.fit_head`). With 0, training starts with the classifier from the seed or ``init``.
         norms: ``trained``, or ``frozen`` for fine-tuning on few images. Frozen batch-norms normalise by the running
-            statistics from ``init`` and do not update them. Their scales and shifts are trained. If an objective
-            requires batch statistics in a pass, the pass still uses batch statistics.
+            statistics from ``init`` and do not update them. Their scales and shifts are trained. All paths use
+            these statistics, and are not recalibrated after training.
         trace_test: also evaluate the test split at each validation. This is only for the papers' figures. The errors
             are called ``traced_test_error`` in the metrics, and no choice uses them.
         checkpoint_every: epochs between checkpoints (the last epoch always has one).
@@ -244,7 +244,9 @@ class Recipe:
         )
         if self.ema and self.swa:
             raise ValueError(f"swa = {self.swa} with ema = {self.ema}: a run has only one average; set swa or ema to 0")
-        if self.swa and not self.recalibrate:
+        if self.norms == "frozen" and self.recalibrate:
+            raise ValueError(f"recalibrate = {self.recalibrate}: must be 0, because norms = 'frozen' keeps statistics")
+        if self.swa and not self.recalibrate and self.norms != "frozen":
             raise ValueError(
                 f"swa = {self.swa} with recalibrate = 0: running batch-norm statistics do not fit averaged weights; "
                 "set --recalibrate 2000 to recalibrate the statistics on 2,000 training images"

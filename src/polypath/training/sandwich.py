@@ -167,7 +167,7 @@ class _Sandwich(BoundObjective):
         images = min(len(x), max(LEAST, math.ceil(self.settings.images * len(x))))
         x, y, teacher = x[:images], y[:images], teacher[:images]
         for i, paths in enumerate(students):
-            with batch_statistics(self.wholes, always=True):  # always: frozen norms are in evaluation mode
+            with batch_statistics(self.wholes):
                 logits = self.net(x, paths=paths, generator=info.noise)
             loss = self._taught(logits, teacher, y)
             name, among = ("drawn", len(students) - 1) if i else ("cheapest", 1)

@@ -62,7 +62,7 @@ def deployed(
     folder: Path,
     net: PathNet,
     paths: Mapping[str, Paths],
-    statistics: BatchNormStatistics,
+    statistics: BatchNormStatistics | None,
     twins: Mapping[str, PathNet],
 ) -> dict[str, Any]:
     """Measure times and memory of ``paths`` in one bundle, and the memory of the ``twins`` in one bundle each.

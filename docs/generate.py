@@ -239,11 +239,14 @@ if _benchmarks().drawable(_benchmarks().load()):
 
 
 def main() -> None:
+    import json
+
+    from polypath.reproduce.verdicts import changes
     from polypath.storage.files import write_file
 
     known, now = RESULTS / "verdicts.json", verdicts()
-    if known.is_file() and (then := known.read_text(encoding="utf-8")) != now:
-        write_file(RESULTS / "verdicts-before.json", then)  # so that the page says what has changed
+    if known.is_file() and changes(json.loads(then := known.read_text(encoding="utf-8")), json.loads(now)):
+        write_file(RESULTS / "verdicts-before.json", then)  # so that the page says which verdicts have changed
     for name, make in PAGES.items():
         write_file(DOCS / name, make())
         print(f"wrote docs/{name}")

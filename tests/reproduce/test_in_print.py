@@ -103,7 +103,7 @@ def test_the_three_outcomes() -> None:
         NONE: better("c", "four", "five", "there is no five"),
     }
     assert {outcome: in_print(experiment, claim) for outcome, claim in claims.items()} == {o: o for o in claims}
-    assert "its own numbers contradict it: Table II" in claims[AGAINST].told
+    assert "the paper's own numbers contradict it: Table II" in claims[AGAINST].told
     assert in_print(experiment, counted("d", "counts nothing printed", lambda _: 1.0)) == NONE
 
 

@@ -64,12 +64,12 @@ def test_the_command_says_what_would_run(monkeypatch, capsys):
     assert [row["name"] for row in told["experiments"]] == in_order("medium")
     assert told["hours_here"] == pytest.approx(told["pflop"] * 1e15 / 1e10 / 3600)
     assert main(["reproduce", "crescendonet/table2", "--project"]) == 0
-    assert "assumed 100 TFLOP/s" in " ".join(capsys.readouterr().out.split())
+    assert "training at 100 TFLOP/s is assumed" in " ".join(capsys.readouterr().out.split())
     for argv, says in (
         (["--plan"], "need an experiment, or --all"),
         (["crescendonet/table2", "--all"], "--all with 'crescendonet/table2'"),
         (["crescendonet/cost", "--project"], "trains nothing"),
-        (["crescendonet/cost", "--scale", "medium", "--plan"], "crescendonet/cost has smoke, small, paper"),
+        (["crescendonet/cost", "--scale", "medium", "--plan"], "has only the scales smoke, small, paper"),
     ):
         assert main(["reproduce", *argv]) == 2
         assert says in capsys.readouterr().err
@@ -103,8 +103,12 @@ def test_spreads_are_of_the_claim_itself_or_of_claims_in_its_unit():
 # --- the frozen plan ----------------------------------------------------------------------------------------------
 
 
+WORDED = ("text", "statistic", "why")
+"""Fields of a claim that keep the wording of the day on which the plan was frozen."""
+
+
 def test_the_frozen_plan_is_what_the_code_makes():
-    """Except for PFLOP, which another test counts."""
+    """Except for PFLOP, which another test counts, and for the wording."""
     costs = {of["name"]: of for of in HELD["experiments"]}
     planned = [Planned(n, "", of["seeds"], 0, of["new_runs"], of["pflop"], of["new_pflop"]) for n, of in costs.items()]
     left = {of["name"]: of["pflop"] for of in HELD["beyond"]}
@@ -118,9 +122,10 @@ def test_the_frozen_plan_is_what_the_code_makes():
         for claim, held in zip(new["claims"], old["claims"], strict=True):
             numbers = {k: v for k, v in claim.items() if isinstance(v, float)}
             assert numbers == pytest.approx({k: held[k] for k in numbers}, rel=0.03)
-            assert {k: v for k, v in claim.items() if k not in numbers and k != "why"} == {
-                k: v for k, v in held.items() if k not in numbers and k != "why"
+            assert {k: v for k, v in claim.items() if k not in numbers and k not in WORDED} == {
+                k: v for k, v in held.items() if k not in numbers and k not in WORDED
             }
+            assert claim.keys() == held.keys()
         assert {**new, "claims": []} == {**old, "claims": []}
 
 
@@ -130,6 +135,21 @@ def test_its_pflop_are_those_of_the_runs():
     made = plan.plan_of("medium")
     for planned, held in zip(made.experiments, HELD["experiments"], strict=True):
         assert (planned.own, planned.pflop) == pytest.approx((held["pflop"], held["new_pflop"]), rel=0.02)
+
+
+def test_reasons_of_undecidable_claims_are_in_the_current_wording():
+    claim = {"why": "12 seeds would do", "effect": -0.31, "effect_from": "print", "spread": 0.2, "sees": 0.582}
+    few = claim | {"needs_seeds": 12, "needs_pflop": 8.42}
+    assert frozen.why(few, 3) == (
+        "3 seeds can detect an effect of 0.582, but half of the printed effect is 0.155; "
+        "this needs 12 seeds (8.42 PFLOP)"
+    )
+    assert "half of the smallest relevant effect" in frozen.why(few | {"effect_from": "frozen here"}, 3)
+    assert frozen.why(claim | {"why": "the printed effect is 0"}, 3) == "the printed effect is 0"
+    assert frozen.why({"why": "nothing measured", "effect": 1.0}, 3) == frozen.UNKNOWN
+    assert frozen.why({"why": "exercised: before", "effect": 1.0}, 3).startswith("exercised (an ImageNet network")
+    told = {of["name"]: frozen.Frozen(of).undecidable for of in HELD["experiments"]}
+    assert "can detect an effect of" in told["dfn/table2"]["sharing-helps-the-deep"]
 
 
 def test_the_frozen_plan_keeps_to_its_budget_and_decides_something_of_each_paper():

@@ -102,6 +102,18 @@ def test_a_verdict_without_a_claim_and_a_claim_without_a_verdict_say_so():
     assert gone.id == "learning-helps"
 
 
+def test_a_stale_result_has_the_current_wording_but_no_newer_claims():
+    gone, left = tiny().claims
+    experiment = replace(
+        tiny(), shows="more", claims=(replace(gone, text="new words", says="gap"), replace(left, id="n"))
+    )
+    found = verdicts.told_anew(of_tiny(), experiment)
+    assert (found.shows, found.changes, found.published) == ("more", RESULT.changes, RESULT.published)
+    assert [(v.id, v.text) for v in found.verdicts][:2] == [(gone.id, "new words"), (left.id, "more paths")]
+    exercised = replace(of_tiny(), verdicts=[Verdict(gone.id, "old", "exercised", 1.0, reason="old words")])
+    assert verdicts.told_anew(exercised, experiment).verdicts[0].reason == "an ImageNet network on other images"
+
+
 def test_results_of_the_first_format_are_read_and_have_no_ids(tmp_path):
     old: dict[str, Any] = RESULT.to_json() | {"format": 1}
     old["verdicts"] = [{k: v for k, v in verdict.items() if k != "id"} for verdict in old["verdicts"]]
@@ -149,14 +161,14 @@ def test_the_front_tables_separate_counted_claims_from_sampled_ones(tmp_path):
     rows = {row["id"]: row for row in verdicts.verdicts_of(tmp_path)}
     assert rows[ids[0]]["printed"] == pytest.approx(7.96 - 4.81)
     assert rows[ids[1]]["printed"] is None  # single branches of other lengths were not measured
-    assert rows[ids[0]]["why"] == "error of branches=4 minus that of whole; 4 seeds: 1.40 to 16.20"
+    assert rows[ids[0]]["why"] == "error of `branches=4` minus error of `whole`; 4 seeds: 1.40 to 16.20"
     assert rows[ids[2]]["why"].endswith("; 4 seeds: -1.00 to 2.00")
-    assert rows[ids[1]]["tried"].startswith("small alone")
+    assert rows[ids[1]]["tried"].startswith("only the scale *small*")
     assert not any(row["counted"] for row in rows.values())
     text = page.reproduction_page(tmp_path)
     _, counted, sampled = text.split("\n## ", 3)[:3]
     assert counted.startswith("Counted claims")
-    assert "| 3.15 | 9.70 points | **holds** | error of branches=4 minus that of whole; 4 seeds: 1.40 to" in sampled
+    assert "| 3.15 | 9.70 points | **holds** | error of `branches=4` minus error of `whole`; 4 seeds: 1.40" in sampled
     assert "Holds: 1, does not hold: 1, undecided: " in sampled
 
 
@@ -167,9 +179,9 @@ def test_changes_since_the_last_revision_are_listed_by_claim():
     before = [row("a", "undecided"), row("b", "holds"), row("c", "holds")]
     now = [row("a", "holds", "5 seeds: 1 to 2"), row("c", "holds", "otherwise"), row("d", "undecided")]
     assert verdicts.changes(before, now) == [
-        "`dfn/x` at small, `a`: was undecided, is holds (5 seeds: 1 to 2)",
-        "`dfn/x` at small, `d`: new, undecided",
-        "`dfn/x` at small, `b`: gone",
+        "`dfn/x` at small, `a`: was *undecided*, is now *holds* (5 seeds: 1 to 2)",
+        "`dfn/x` at small, `d`: is new, *undecided*",
+        "`dfn/x` at small, `b`: is gone",
     ]
     assert verdicts.changes(now, now) == []
 

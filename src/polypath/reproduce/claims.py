@@ -42,7 +42,7 @@ class Claim:
         text: a sentence, in the paper's words if possible.
         statistic: a function from means by key to a value. It works on single means and on arrays of draws.
         unit: the unit of the statistic, for display; "points" are percentage points of error.
-        says: a description of the statistic, if the text does not describe it.
+        says: a description of the statistic, as a noun phrase.
         exact: whether the statistic is of exact numbers, which need no seeds and no interval.
         contradicted: the paper's own printed numbers that contradict the claim (see
             :mod:`polypath.reproduce.in_print`); empty if none do.
@@ -66,7 +66,9 @@ class Claim:
     @property
     def told(self) -> str:
         """The claim, with the printed numbers that contradict it, if any."""
-        return self.text + (f" [its own numbers contradict it: {self.contradicted}]" if self.contradicted else "")
+        return self.text + (
+            f" [the paper's own numbers contradict it: {self.contradicted}]" if self.contradicted else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Verdict:
         """Return the verdict as one line of text."""
         parts = [f"{self.word}: {self.text}"]
         if self.estimate is not None:
-            told = f"{self.says or 'difference'} {_number(self.estimate)} {self.unit}".strip()
+            told = f"{self.says or 'difference'}: {_number(self.estimate)} {self.unit}".strip()
             if self.interval is not None and self.level is not None:
                 low, high = self.interval
                 told += f", interval {_number(low)} to {_number(high)} at {100 * self.level:.3g}%"
@@ -115,31 +117,46 @@ class Verdict:
 def better(id: str, winner: str, loser: str, text: str, *, by: float = 0.0) -> Claim:
     """Claim that ``winner``'s error is below ``loser``'s by more than ``by`` points. If ``by`` is negative,
     ``winner``'s error may be higher by up to ``-by`` points."""
-    says = f"error of {loser} minus that of {winner}" + (f", minus {by:g}" if by else "")
+    says = f"error of `{loser}` minus error of `{winner}`{beyond(by)}"
     return Claim(id, text, lambda m: m[loser] - m[winner] - by, says=says)
 
 
 def close(id: str, one: str, other: str, within: float, text: str) -> Claim:
     """Claim that the errors of ``one`` and ``other`` differ by less than ``within`` points."""
-    return Claim(id, text, lambda m: within - abs(m[one] - m[other]), says=f"{within:g} minus |error difference|")
+    says = f"{within:g} minus the absolute difference between the errors of `{one}` and `{other}`"
+    return Claim(id, text, lambda m: within - abs(m[one] - m[other]), says=says)
 
 
-def above(id: str, key: str, than: float, text: str, unit: str = "points") -> Claim:
+def above(id: str, key: str, than: float, text: str, unit: str = "points", *, says: str = "") -> Claim:
     """Claim that an error or scalar is above a number."""
-    return Claim(id, text, lambda m: m[key] - than, unit, f"{key} minus {than:g}")
+    return Claim(id, text, lambda m: m[key] - than, unit, says or f"`{key}` minus {than:g}")
 
 
-def less(id: str, smaller: str, larger: str, text: str, unit: str = "") -> Claim:
+def less(id: str, smaller: str, larger: str, text: str, unit: str = "", *, says: str = "") -> Claim:
     """Claim that a scalar is smaller than another."""
-    return Claim(id, text, lambda m: m[larger] - m[smaller], unit, f"{larger} minus {smaller}")
+    return Claim(id, text, lambda m: m[larger] - m[smaller], unit, says or f"`{larger}` minus `{smaller}`")
 
 
-def trend(id: str, keys: Sequence[str], text: str, *, at: Sequence[float] | None = None, falls: bool = True) -> Claim:
-    """Claim that errors or scalars fall (or rise) along ``keys``, judged by the least-squares slope over the positions
-    ``at`` (default: 1, 2, 3, …)."""
+def beyond(by: float) -> str:
+    """Return the end of a description, for a statistic from which ``by`` is subtracted."""
+    return f", {'minus' if by > 0 else 'plus'} {abs(by):g}" if by else ""
+
+
+def trend(
+    id: str,
+    keys: Sequence[str],
+    text: str,
+    *,
+    at: Sequence[float] | None = None,
+    falls: bool = True,
+    along: str = "",
+) -> Claim:
+    """Claim that errors fall (or rise) along ``keys``, judged by the least-squares slope over the positions ``at``
+    (default: 1, 2, 3, …). ``along`` describes the positions."""
     x = np.asarray(at if at is not None else range(1, len(keys) + 1), dtype=float)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum() * (-1.0 if falls else 1.0)
-    says = f"slope from {keys[0]} to {keys[-1]}" + (", sign turned" if falls else "")
+    along = along or f"along the list {', '.join(f'`{key}`' for key in keys)}"
+    says = f"{'negated ' if falls else ''}least-squares slope of the error {along}"
     return Claim(
         id, text, lambda m: sum((w * m[k] for w, k in zip(weights, keys, strict=True)), np.zeros(())), says=says
     )
@@ -149,7 +166,8 @@ def ordered(id: str, keys: Sequence[str], text: str) -> Claim:
     """Claim that each key has a lower error than the next. The statistic is the smallest difference between
     neighbours."""
     steps = list(itertools.pairwise(keys))
-    return Claim(id, text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says="smallest step")
+    says = f"smallest increase of the error from one entry to the next in the list {', '.join(f'`{k}`' for k in keys)}"
+    return Claim(id, text, lambda m: np.min([m[b] - m[a] for a, b in steps], axis=0), says=says)
 
 
 def counted(

@@ -5,7 +5,7 @@ A definition resembles the table in the paper::
     Experiment(
         name="crescendonet/table2",
         place="Table II",
-        shows="error of sub-networks that keep only some branches of every block",
+        shows="the errors of sub-networks that keep only some branches of every block",
         scales={"smoke": lambda: Scale(...), "small": lambda: Scale(...), "paper": lambda: Scale(...)},
         measure=per_arm(named_paths),
         published={"whole": Cell("table2", "C10+", branches=[1, 2, 3, 4]), ...},
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCALES = ("smoke", "small", "medium", "paper")
+EXERCISED = "an ImageNet network on other images"
+"""The reason why the sampled claims of an experiment are only exercised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class Experiment:
     Args:
         name: ``PAPER/TABLE``.
         place: its place in the paper, such as ``Table II``.
-        shows: the content of the table or figure, in a phrase.
+        shows: the content of the table or figure, as a phrase that follows the word "Shows".
         scales: functions that return the experiment's scales, by name (:data:`SCALES`). They are functions because some
             scales take a while to build.
         measure: a function that measures the trained arms; see :data:`Measure`. :mod:`polypath.reproduce.measure` has
@@ -146,7 +148,7 @@ class Experiment:
     def exercised(self, plan: Scale) -> str:
         """Return the reason why the sampled claims of a scale are only exercised; empty if they may be decided."""
         others = self.imagenet and any(recipe.data.source != "imagenet" for recipe in plan.arms.values())
-        return "a network of ImageNet's on other images" if others else ""
+        return EXERCISED if others else ""
 
     def scale(self, name: str) -> Scale:
         """Return the experiment at a scale.

@@ -4,6 +4,8 @@
 writes this file, and a test checks it. Verdicts at ``medium`` follow the plan. A claim that the plan declares
 undecidable stays undecided, whatever the result; the verdict says which budget would be enough. An experiment whose
 definition differs from the plan's is rejected.
+
+The file keeps the wording of the day on which it was frozen. Claims may be reworded since; they are found by id.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from polypath.reproduce.claims import LEVEL, Claim
-from polypath.reproduce.experiment import Experiment, Scale, definition_id
+from polypath.reproduce.experiment import EXERCISED, Experiment, Scale, definition_id
 from polypath.reproduce.in_print import printed_effect, printed_numbers
 from polypath.reproduce.papers.crescendonet import path_wise_at_medium
 from polypath.reproduce.papers.rows import SETTING
@@ -50,7 +52,24 @@ class Frozen:
     @property
     def undecidable(self) -> dict[str, str]:
         """The reasons why claims cannot be decided, by claim id."""
-        return {id: claim["why"] for id, claim in self.claims.items() if not claim["decidable"]}
+        return {id: why(claim, self.seeds) for id, claim in self.claims.items() if not claim["decidable"]}
+
+
+UNKNOWN = "no result so far shows how much this statistic varies between seeds"
+
+
+def why(claim: Mapping[str, Any], seeds: int) -> str:
+    """Return the reason why a claim of the plan cannot be decided by ``seeds`` seeds, in the current wording."""
+    if claim["why"].startswith("exercised"):
+        return f"exercised ({EXERCISED})"
+    if "needs_seeds" in claim:
+        effect = "the printed effect" if claim["effect_from"] == "print" else "the smallest relevant effect"
+        return (
+            f"{seeds} seeds can detect an effect of {claim['sees']:g}, but half of {effect} is "
+            f"{rounded(abs(claim['effect']) / 2):g}; this needs {claim['needs_seeds']} seeds "
+            f"({claim['needs_pflop']:g} PFLOP)"
+        )
+    return UNKNOWN if "effect" in claim and "spread" not in claim else claim["why"]
 
 
 def frozen(name: str) -> Frozen | None:
@@ -172,13 +191,10 @@ def _claim(
         "effect": rounded(effect),
         "effect_from": "frozen here: print is lost" if printed is None else "print",
     }
-    if why := experiment.exercised(scale):
-        return told | {"decidable": False, "why": f"exercised: {why}"}
+    if reason := experiment.exercised(scale):
+        return told | {"decidable": False, "why": f"exercised ({reason})"}
     if spread is None:
-        return told | {
-            "decidable": False,
-            "why": f"nothing measured so far says how it spreads, in {claim.unit or 'no unit'}",
-        }
+        return told | {"decidable": False, "why": UNKNOWN}
     sees = seen(spread.deviation, scale.seeds)
     told |= {"spread": rounded(spread.deviation), "spread_from": spread.source, "sees": rounded(sees)}
     if sees <= abs(effect) / 2:
@@ -187,9 +203,8 @@ def _claim(
         return told | {"decidable": False, "why": "the printed effect is 0"}
     needed = seeds_for(spread.deviation, effect)
     budget = rounded(pflop / scale.seeds * needed)
-    seeds = f"{scale.seeds} seeds see {rounded(sees):g}, over half of {rounded(effect):g}"
-    told |= {"needs_seeds": needed, "needs_pflop": budget}
-    return told | {"decidable": False, "why": f"{seeds}; {needed} seeds would do, {budget:g} PFLOP"}
+    told |= {"needs_seeds": needed, "needs_pflop": budget, "decidable": False, "why": ""}
+    return told | {"why": why(told, scale.seeds)}
 
 
 class Keys(Mapping[str, float]):

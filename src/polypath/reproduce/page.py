@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from polypath.reproduce.frozen import FILE
+from polypath.reproduce.frozen import FILE, Frozen
 from polypath.reproduce.in_print import in_print
 from polypath.reproduce.registry import get_experiment, list_experiments
 from polypath.reproduce.section import number, section
@@ -15,9 +15,9 @@ from polypath.storage.files import read_json
 
 IN_PRINT = """## The claims in print
 
-This table evaluates each claim on the numbers that the claim's paper prints. It checks only our reading: if a claim is
-contradicted there, the paper contradicts itself. *Not printed* are claims about figures and tables whose numbers we do
-not have, claims about exact counts of the networks, and our own questions.
+This table evaluates each claim on the numbers that the claim's paper prints, to check that we read the claim correctly.
+A claim that is contradicted here is contradicted by its own paper. *Not printed* are claims about figures and tables
+whose numbers we do not have, claims about exact counts of the networks, and our own questions.
 """
 
 WORDS = ("holds", "does not hold", "depends on training length", "undecided", "exercised", "not measured")
@@ -28,14 +28,20 @@ This page shows the results of `polypath reproduce PAPER/TABLE`: the verdict on 
 committed result tests, with the evidence. `make docs` generates this page from the folders in
 `docs/results/reproduce/`. The verdicts are also in `results/reproduce/verdicts.json`, as data.
 
-A sampled claim is judged from several seeds by a paired bootstrap over seeds × test images. The seeds' part of an
-interval is widened as in Student's t-test, and Holm's correction is applied over a table's claims
-(`polypath.reproduce.claims`). *Undecided* means that these seeds cannot decide the claim. *Depends on training length*
-means that the sign of the statistic differs after half of the epochs. *Exercised* means that the mechanisms of an
-ImageNet network ran on other images, which decides nothing. A claim that does not hold at *small* does not hold **at
-that scale**: small networks, few images, few epochs. The columns *paper* and *ours* show the same statistic, computed
-from the printed and from the measured numbers; – marks a number that is missing in our copy of the paper. A *stale*
-result was run with recipes that have changed since; it is kept until the experiment runs again.
+Each claim has a *statistic*, a number that is computed from errors or other measurements. The claim holds if its
+statistic is above 0. The column *why* says what is computed and, for sampled claims, gives the number of seeds and the
+interval. The columns *paper* and *ours* show the statistic, computed from the printed and from the measured numbers; –
+marks a number that is missing in our copy of the paper. Errors are top-1 errors in percent, and *points* are percentage
+points. Names such as `branches=4` are rows of the experiment's table of numbers.
+
+A *counted* claim is about exact numbers. A *sampled* claim is judged from several seeds by an interval: the claim holds
+if the interval is above 0, does not hold if it is below 0, and is *undecided* if it contains 0. The interval is from a
+paired bootstrap over seeds × test images. The seeds' part of an interval is widened as in Student's t-test, and Holm's
+correction is applied over a table's claims (`polypath.reproduce.claims`). *Depends on training length* means that the
+sign of the statistic differs after half of the epochs. *Exercised* means that the mechanisms of an ImageNet network ran
+on other images, which decides nothing. A claim that does not hold at *small* does not hold **at that scale**: small
+networks, few images, few epochs. A *stale* result was run with recipes that have changed since; it is kept until the
+experiment runs again.
 """
 
 COUNTED = "These claims are about exact numbers of the published networks, so there are no seeds and no intervals."
@@ -44,11 +50,12 @@ MEDIUM = """## What medium will decide
 
 At *medium*, networks have the paper's width or half of it, all images of CIFAR-10, and the paper's objective and
 regularisation; schedule, batch size and precision are ours. Claims, seeds and thresholds were frozen before any run
-(`src/polypath/reproduce/medium_plan.json`). {decidable} sampled claims can be decided by their seeds: with the spread
-at *small*, the interval's half-width is at most half of the paper's effect. {undecidable} sampled claims cannot be
-decided, and stay undecided whatever the result. All runs together cost {pflop:g} PFLOP; the budget
-is {budget_pflop:g} PFLOP. `polypath reproduce --all --scale medium --plan` estimates the time on a machine. The same
-command without `--plan` runs the experiments. If it is stopped, the same command resumes.
+(`src/polypath/reproduce/medium_plan.json`). The seeds can decide {decidable} sampled claims: if results vary between
+seeds as they do at *small*, half of the interval's width is at most half of the printed effect. If the printed effect
+is missing in our copy of the paper, the smallest effect that we consider relevant replaces it. The seeds cannot decide
+{undecidable} sampled claims, which stay undecided whatever the result. All runs together cost {pflop:g} PFLOP; the
+budget is {budget_pflop:g} PFLOP. `polypath reproduce --all --scale medium --plan` estimates the time on a machine. The
+same command without `--plan` runs the experiments. If it is stopped, the same command resumes.
 """
 
 
@@ -87,7 +94,7 @@ def _front(rows: Sequence[Row]) -> list[str]:
 def _front_row(row: Row) -> str:
     printed, ours = (None if row[key] is None else number(row[key]) for key in ("printed", "estimate"))
     scale = "" if row["counted"] else f", {row['scale']}" + (", stale" if row["stale"] else "")
-    why = (row["why"] + (f"; tried: {row['tried']}" if row["tried"] else "")).replace("|", "\\|")
+    why = (row["why"] + (f"; tried so far: {row['tried']}" if row["tried"] else "")).replace("|", "\\|")
     text = f"{row['text']} (`{row['experiment']}`{scale})".replace("|", "\\|")
     value = f"{ours} {row['unit']}".strip() if ours else ""
     return f"| {text} | {printed or '–'} | {value} | **{row['word']}** | {why} |"
@@ -108,7 +115,7 @@ def _planned() -> list[str]:
     lines += ["| experiment | seeds | epochs | PFLOP | can be decided | cannot |", "|---|---|---|---|---|---|"]
     for of in plan["experiments"]:
         can = ", ".join(f"`{claim['id']}`" for claim in of["claims"] if claim["decidable"])
-        cannot = "; ".join(f"`{claim['id']}`: {claim['why']}" for claim in of["claims"] if not claim["decidable"])
+        cannot = "; ".join(f"`{id}`: {reason}" for id, reason in Frozen(of).undecidable.items())
         epochs = " or ".join(map(str, of["epochs"]))
         lines.append(f"| `{of['name']}` | {of['seeds']} | {epochs} | {of['pflop']:g} | {can} | {cannot} |")
     for of in plan["beyond"]:

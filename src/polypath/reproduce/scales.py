@@ -32,7 +32,7 @@ SMALL = DataConfig(
     augment=AugmentConfig(pad=2, mirror=True),
 )
 
-SMOKE_CHANGES = ("scikit-learn's digits (8×8 pixels, 120 to train, 100 to score), tiny networks, an epoch or two",)
+SMOKE_CHANGES = ("scikit-learn's digits (8×8 pixels, 120 training and 100 test images); tiny networks; 1 or 2 epochs",)
 
 
 def smoke(model: Family, objective: Objective | None = None, **changes: Any) -> Recipe:
@@ -116,11 +116,11 @@ def small_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
     told = []
     for train, test, size in sorted(data, key=str):
         side = f", resized to {size}×{size} pixels" if size and size != 32 else ""
-        told.append(f"{train:,} images of CIFAR-10 to train on and {test:,} to score, each a fixed subset{side}")
+        told.append(f"fixed subsets of CIFAR-10: {train:,} training images and {test:,} test images{side}")
     epochs = sorted({r.epochs for r in recipes})
     told.append(
         f"{' or '.join(map(str, epochs))} epochs, batches of {_each(r.batch_size for r in recipes)}, "
-        f"{recipes[0].optim.kind.upper()} with one-cycle learning rates, no held-out images: the last epoch counts"
+        f"{recipes[0].optim.kind.upper()} with a one-cycle learning rate; no held-out images, so the last epoch counts"
     )
     return (*told, *more)
 
@@ -129,8 +129,8 @@ def medium_changes(arms: Mapping[str, Recipe], *more: str) -> tuple[str, ...]:
     """Return descriptions of the changes at ``medium``, derived from the arms' recipes, followed by ``more``."""
     epochs = " or ".join(map(str, sorted({r.epochs for r in arms.values()})))
     return (
-        f"{epochs} epochs, and half of them, of all images of CIFAR-10; one-cycle learning rates, batches of 128, the "
-        "last epoch counts; bf16 where the device has instructions for it",
+        f"{epochs} epochs, and half of them, with all images of CIFAR-10; a one-cycle learning rate; batches of 128; "
+        "no held-out images, so the last epoch counts; bf16 if the device has instructions for it",
         *more,
     )
 
@@ -174,7 +174,7 @@ def exact_scales(smoke_says: str) -> dict[str, Callable[[], Scale]]:
     those of the published networks. ``smoke_says`` describes the change at ``smoke``."""
     return {
         "smoke": lambda: Scale(changes=(smoke_says,)),
-        "small": lambda: Scale(changes=("nothing: counts are of the published network",)),
+        "small": lambda: Scale(changes=("none, since the counts are those of the published networks",)),
         "paper": lambda: Scale(),
     }
 

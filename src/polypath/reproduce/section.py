@@ -12,7 +12,12 @@ def section(result: Result, experiment: Experiment | None = None, *, level: int 
     env = result.environment
     lines = [f"{'#' * level} {result.experiment}: {result.place}", "", f"Shows {result.shows}.", ""]
     if result.changes:
-        lines += [f"Scale **{result.scale}** changes:", "", *(f"- {change}" for change in result.changes), ""]
+        lines += [
+            f"Differences from the paper at the scale **{result.scale}**:",
+            "",
+            *(f"- {change}" for change in result.changes),
+            "",
+        ]
     lines += _table(result)
     lines += [f"![{result.experiment}, {result.place}]({figure})", ""]
     judged = [verdict for verdict in result.verdicts if verdict.word != "not measured"]

@@ -10,7 +10,7 @@ TRIED: dict[tuple[str, str], str] = {
     (
         "fractalnet/suspects",
         "no-transitions",
-    ): "growth inside the columns and 1×1 transitions before all blocks, each with statistics re-estimated",
+    ): "growth inside the columns and 1×1 transitions before all blocks, both with recalibrated batch-norm",
 }
 """The attempts, by experiment and claim id."""
 
@@ -21,8 +21,8 @@ def tried(result: Result, verdict: Verdict, claim: Claim | None) -> str:
     if key in TRIED:
         return TRIED[key]
     if claim is not None and claim.exact:
-        return "counted on the published networks: no training could change it"
+        return "nothing, since exact counts do not depend on training"
     if result.scale != "small":
-        return f"{result.scale} alone"
+        return f"only the scale *{result.scale}*"
     at = "medium" in get_experiment(result.experiment).scales
-    return "small alone" + ("; medium is planned, with all images and twice the training" if at else "")
+    return "only the scale *small*" + (" (*medium*, with all images, is planned)" if at else "")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polypath.reproduce.claims import Claim, Verdict
-from polypath.reproduce.experiment import Experiment, definition_id
+from polypath.reproduce.experiment import EXERCISED, Experiment, definition_id
+from polypath.reproduce.frozen import SCALE, frozen
 from polypath.reproduce.in_print import printed_effect, printed_number, printed_numbers
 from polypath.reproduce.papers.rows import SETTING
 from polypath.reproduce.registry import get_experiment, list_experiments
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 
 class Held(NamedTuple):
     """A committed result in the current wording. ``stale`` says how the definition has changed since the result was
-    made; it is empty if there is no change."""
+    made; it is empty if there is no change. A stale result keeps the changes of its scale and has no newer claims."""
 
     folder: Path
     result: Result
@@ -37,8 +38,8 @@ def held_in(folder: Path) -> list[Held]:
         result = load_result(file.parent)
         experiment = _experiment(result)
         stale = outdated(result, experiment)
-        if experiment is not None and not stale:
-            result = reworded(result, experiment)
+        if experiment is not None:
+            result = told_anew(result, experiment) if stale else reworded(result, experiment)
         found.append(Held(file.parent, result, experiment, stale))
     names: Sequence[str] = list_experiments()
 
@@ -114,12 +115,13 @@ def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
         name = f"`{key[0]}` at {key[1]}, `{key[2]}`"
         then, today = old.get(key), new.get(key)
         if then is None and today is not None:
-            lines.append(f"{name}: new, {today['word']}")
+            lines.append(f"{name}: is new, *{today['word']}*")
         elif today is None:
-            lines.append(f"{name}: gone")
+            lines.append(f"{name}: is gone")
         elif then is not None and then["word"] != today["word"]:
             lines.append(
-                f"{name}: was {then['word']}, is {today['word']}" + (f" ({today['why']})" if today["why"] else "")
+                f"{name}: was *{then['word']}*, is now *{today['word']}*"
+                + (f" ({today['why']})" if today["why"] else "")
             )
     return lines
 
@@ -134,21 +136,38 @@ def outdated(result: Result, experiment: Experiment | None) -> str:
     now = definition_id(experiment, result.scale, experiment.scale(result.scale))
     if now == result.definition:
         return ""
-    return f"the definition of this experiment has changed since (`{result.definition}`, now `{now}`)."
+    return f"the definition of this experiment has changed since this result (`{result.definition}`, now `{now}`)."
+
+
+def told_anew(result: Result, experiment: Experiment) -> Result:
+    """Return a result with the current wording of its experiment and of the claims that still exist, matched by id."""
+    now = {claim.id: claim for claim in experiment.claims}
+    plan = frozen(experiment.name) if result.scale == SCALE else None
+    undecidable = plan.undecidable if plan is not None else {}
+
+    def told(v: Verdict) -> Verdict:
+        if v.id not in now:
+            return v
+        reason = EXERCISED if v.word == "exercised" else v.reason
+        if v.word == "undecided" and v.interval is not None:
+            reason = undecidable.get(v.id, reason)
+        return replace(v, text=now[v.id].told, says=now[v.id].says, reason=reason)
+
+    return replace(
+        result, place=experiment.place, shows=experiment.shows, verdicts=[told(verdict) for verdict in result.verdicts]
+    )
 
 
 def reworded(result: Result, experiment: Experiment) -> Result:
-    """Return a result with the current wording of its experiment. Verdicts and claims are matched by id.
+    """Return a result in the current wording, with all claims, scale changes and printed numbers of its experiment.
 
     If the claim of a verdict no longer exists, the verdict's reason says so. A claim that is newer than the result is
     undecided.
     """
+    result = told_anew(result, experiment)
     found = {verdict.id: verdict for verdict in result.verdicts}
-    now = {claim.id: claim for claim in experiment.claims}
-    verdicts = [
-        replace(v, text=now[v.id].told, says=now[v.id].says) if v.id in now else replace(v, reason="no longer claimed")
-        for v in result.verdicts
-    ]
+    now = {claim.id for claim in experiment.claims}
+    verdicts = [v if v.id in now else replace(v, reason="no longer claimed") for v in result.verdicts]
     verdicts += [
         Verdict(
             claim.id, claim.told, "undecided", unit=claim.unit, says=claim.says, reason="claimed since this was run"
@@ -159,8 +178,7 @@ def reworded(result: Result, experiment: Experiment) -> Result:
     changes = experiment.scale(result.scale).changes
     cells = {key: cell for key, cell in experiment.published.items() if key in result.measured_keys}
     published = {key: printed_number(experiment, cell) for key, cell in cells.items()}
-    told = {"place": experiment.place, "shows": experiment.shows, "changes": changes}
-    return replace(result, **told, published=published, verdicts=verdicts)
+    return replace(result, changes=changes, published=published, verdicts=verdicts)
 
 
 def _experiment(result: Result) -> Experiment | None:

@@ -101,13 +101,13 @@ def _with_single(arms: Mapping[str, Recipe]) -> dict[str, Recipe]:
 COLLAPSE = Experiment(
     name="gunn/collapse",
     place="§4",
-    shows="similarity of channels within and across segments, and their effective dimension, along training",
+    shows="the similarity of channels within and across segments, and their effective dimension, during training",
     scales=at_scales(
         lambda: _with_single({arm: tiny_arm(kind) for arm, kind in ARMS.items()}),
         lambda: _with_single({arm: small_arm(kind) for arm, kind in ARMS.items()}),
         _published,
         lambda: {arm: medium_arm(ARMS[arm]) for arm in PUBLISHED},
-        medium_says=(HALF, f"GUNN and SUNN alone; measured on {IMAGES} test images"),
+        medium_says=(HALF, f"only GUNN and SUNN; measured on {IMAGES} test images"),
         small_says=(NARROW, f"the paper measures nothing in §4; here it is measured on {IMAGES} test images"),
     ),
     measure=along_training,
@@ -118,32 +118,40 @@ COLLAPSE = Experiment(
     claims=(
         less(
             "gunn-across-less-than-within", "GUNN across", "GUNN within",
-            "GUNN: channels are less alike across segments than within one (§4.3)",
+            "GUNN's channels are less alike across segments than within a segment (§4.3)",
+            says="mean absolute correlation in GUNN: within segments minus across segments",
         ),
         less(
             "gunn-segments-less-alike-than-plain", "GUNN across", "plain across",
-            "GUNN's segments are less alike than the plain network's (§4.1)",
+            "channels of different segments are less alike in GUNN than in the plain network (§4.1)",
+            says="mean absolute correlation across segments: plain network minus GUNN",
         ),
         less(
             "residual-less-alike-than-plain", "residual within", "plain within",
             "residual learning makes channels less alike (§4.1)",
+            says="mean absolute correlation within segments: plain network minus residual network",
         ),
         less(
             "gunn-more-dimensions-than-plain", "plain dimension", "GUNN dimension",
-            "GUNN keeps more effective dimensions than plain (§4)", "%",
+            "GUNN keeps more effective dimensions than the plain network (§4)", "%",
+            says="effective dimension, in percent of the channels: GUNN minus plain network",
         ),
         less(
             "gunn-more-dimensions-than-residual", "residual dimension", "GUNN dimension",
-            "… and than the residual network, SUNN", "%",
+            "GUNN keeps more effective dimensions than the residual network, SUNN (§4)", "%",
+            says="effective dimension, in percent of the channels: GUNN minus residual network",
         ),
         Claim(
             "single-channels-cannot-collapse",
-            "with one channel a segment no two channels collapse (§4.2; read here: no pair of 0.9 or more)",
-            lambda m: 0.05 - m[f"{SINGLE} alike across"], "% of pairs", "0.05 minus the share of such pairs",
+            "if each segment has one channel, no two channels collapse (§4.2; read here: no pair has an absolute "
+            "correlation of 0.9 or more)",
+            lambda m: 0.05 - m[f"{SINGLE} alike across"], "% of pairs",
+            "0.05 minus the percentage of pairs with an absolute correlation of 0.9 or more",
         ),
         less(
             "single-channels-less-alike-than-plain", f"{SINGLE} across", "plain across",
-            "with one channel a segment channels are less alike than the plain network's (§4.2)",
+            "if each segment has one channel, channels are less alike than in the plain network (§4.2)",
+            says="mean absolute correlation across segments: plain network minus GUNN with P = N",
         ),
     ),
     figure=training_panels(

@@ -67,10 +67,10 @@ def _table_1(base: Recipe, narrow: CrescendoNet, wide: CrescendoNet, growing: Cr
 
 
 AGAINST = {
-    "nesterov-width-by-width-svhn": "Table I, SVHN: (128, 128, 128) and (128, 256, 512)-W both 1.90",
-    "wider-is-better-adam-svhn": "Table I, SVHN: 1.76 where (128, 128, 128) has 1.73",
-    "beats-stochastic-depth-svhn": "Table I, SVHN: 1.78 where stochastic depth has 1.75",
-    "beats-fractalnet-c10+": "Table I, C10+: 5.03 where FractalNet has 4.60",
+    "nesterov-width-by-width-svhn": "in Table I, the error is 1.90 for both (128, 128, 128) and (128, 256, 512)-W",
+    "wider-is-better-adam-svhn": "in Table I, the error is 1.76 for (128, 256, 512), but 1.73 for (128, 128, 128)",
+    "beats-stochastic-depth-svhn": "in Table I, the error is 1.78 for CrescendoNet, but 1.75 for stochastic depth",
+    "beats-fractalnet-c10+": "in Table I, the error is 5.03 for CrescendoNet, but 4.60 for FractalNet",
 }
 """Claims about Table I that the table's numbers contradict, by claim id."""
 
@@ -88,7 +88,7 @@ def _adam(c: str) -> Claim:
     """Return the claim of §III-C: Adam "performs similarly on CIFAR10 and SVHN, but worse on CIFAR100"."""
     nesterov, adam = f"Nesterov (128, 256, 512) {c}", f"Adam (128, 256, 512) {c}"
     if c.startswith("C100"):
-        return better(f"adam-is-worse-{c.lower()}", nesterov, adam, f"{c}: Adam performs worse than Nesterov (§III-C)")
+        return better(f"adam-is-worse-{c.lower()}", nesterov, adam, f"{c}: Adam is worse than Nesterov (§III-C)")
     text = f"{c}: Adam performs similarly to Nesterov (§III-C; read here: within half a point)"
     return close(f"adam-is-similar-{c.lower()}", nesterov, adam, 0.5, text)
 
@@ -98,20 +98,29 @@ def _table_1_claims(c: str) -> list[Claim]:
     narrow, growing = f"Nesterov (128, 128, 128) {c}", f"Nesterov (128, 256, 512)-W {c}"
     without = {kind: f"{kind} without drop-path {c}" for kind in ("Nesterov", "Adam")}
     claims = [
-        better(f"drop-path-helps-nesterov-{low}", nesterov, without["Nesterov"], f"{c}: drop-path helps (Nesterov)"),
-        better(f"drop-path-helps-adam-{low}", adam, without["Adam"], f"{c}: drop-path helps (Adam)"),
-        better(f"wider-is-better-nesterov-{low}", nesterov, narrow, f"{c}: wider errs less (Nesterov)"),
+        better(
+            f"drop-path-helps-nesterov-{low}", nesterov, without["Nesterov"], f"{c}: with Nesterov, drop-path helps"
+        ),
+        better(f"drop-path-helps-adam-{low}", adam, without["Adam"], f"{c}: with Adam, drop-path helps"),
+        better(
+            f"wider-is-better-nesterov-{low}", nesterov, narrow, f"{c}: with Nesterov, the wider net has a lower error"
+        ),
         ordered(
             f"nesterov-width-by-width-{low}",
             [nesterov, growing, narrow],
-            f"{c}: the performance grows with the number of maps, in three widths (Nesterov)",
+            f"{c}: with Nesterov, the performance of three widths grows with the number of feature maps",
         ),
-        better(f"wider-is-better-adam-{low}", adam, f"Adam (128, 128, 128) {c}", f"{c}: wider errs less (Adam)"),
+        better(
+            f"wider-is-better-adam-{low}",
+            adam,
+            f"Adam (128, 128, 128) {c}",
+            f"{c}: with Adam, the wider net has a lower error",
+        ),
         better(
             f"path-wise-costs-accuracy-{low}",
             adam,
             f"Adam path-wise training {c}",
-            f"{c}: path-wise training costs accuracy",
+            f"{c}: path-wise training lowers the accuracy",
         ),
         _adam(c),
         _beside(f"beats-resnet-{low}", "ResNet", c, "outperforms the original ResNet"),
@@ -125,10 +134,10 @@ def _table_1_claims(c: str) -> list[Claim]:
         claims.append(
             Claim(
                 "small-net-matches-densenet-bc-svhn",
-                "SVHN: with 4.1M parameters it can match DenseNet-BC (abstract; read here: a tenth of a point at most "
-                "above its printed 1.74)",
+                "SVHN: with 4.1M parameters, CrescendoNet can match DenseNet-BC (abstract; read here: its error is at "
+                "most 0.1 points above DenseNet-BC's printed 1.74)",
                 lambda m: m[f"{key}{SETTING}"] * 1.84 - m[key],
-                says=f"1.84 minus error of {key}",
+                says=f"1.84 minus error of `{key}`",
             )
         )
     return [contradicted(claim, AGAINST[claim.id]) if claim.id in AGAINST else claim for claim in claims]
@@ -137,7 +146,7 @@ def _table_1_claims(c: str) -> list[Claim]:
 TABLE1 = Experiment(
     name="crescendonet/table1",
     place="Table I, own rows",
-    shows="whole networks of three widths, two optimisers, with and without drop-path, and trained path-wise",
+    shows="the errors of whole networks: three widths, two optimisers, with and without drop-path, trained path-wise",
     scales=at_scales(
         lambda: _table_1(smoke(TINY), *(replace(m, in_chans=1) for m in (TINY, replace(TINY, widths=(6, 8)), GROWING))),
         lambda: _table_1(
@@ -152,8 +161,8 @@ TABLE1 = Experiment(
             for column, dataset in COLUMNS.items()
         },
         small_says=(
-            "an eighth of the widths: (16, 16, 16) and (16, 32, 64); no dropout; only the column C10+, for lack of "
-            "local CIFAR-100 and SVHN",
+            "an eighth of the widths: (16, 16, 16) and (16, 32, 64); no dropout",
+            "only the column C10+, since CIFAR-100 and SVHN are not available here",
         ),
     ),
     measure=per_arm(whole, published_setting),
@@ -174,13 +183,13 @@ DROPS = (
         "branch-1-hurts-2-and-4",
         "branches=2,4",
         "branches=1,2,4",
-        "adding branch 1 to {2, 4} makes it worse (Fig. 4's first drop)",
+        "adding branch 1 to branches 2 and 4 raises the error (the first drop in Fig. 4)",
     ),
     better(
         "branch-1-hurts-2-and-3",
         "branches=2,3",
         "branches=1,2,3",
-        "adding branch 1 to {2, 3} makes it worse (Fig. 4's second drop)",
+        "adding branch 1 to branches 2 and 3 raises the error (the second drop in Fig. 4)",
     ),
 )
 
@@ -216,11 +225,11 @@ ONE_NET = at_scales(
     medium_says=MEDIUM_SAYS,
 )
 
-EVERY_SUBSET = "the entire network outperforms any subset of it (§I)"
+EVERY_SUBSET = "the entire network outperforms every subset of its branches (§I)"
 AGAINST_2 = {
-    ("longer-branches-are-better", "C100"): "Table II, C100: {3} errs 38.26 and {4} 38.66",
-    ("longer-branches-are-better", "SVHN"): "Table II, SVHN: {3} errs 2.43 and {4} 2.53",
-    ("whole-beats-every-subset", "C100"): "Table II, C100: {2, 3, 4} errs 29.90 and the whole network 30.00",
+    ("longer-branches-are-better", "C100"): "in Table II, the error is 38.26 for {3}, but 38.66 for {4}",
+    ("longer-branches-are-better", "SVHN"): "in Table II, the error is 2.43 for {3}, but 2.53 for {4}",
+    ("whole-beats-every-subset", "C100"): "in Table II, the error is 29.90 for {2, 3, 4}, but 30.00 for the whole net",
 }
 """Claims about Table II that one of its columns contradicts, by claim id and column."""
 
@@ -238,32 +247,35 @@ def _table_2_claims(column: str) -> list[Claim]:
             "whole-beats-longest-branch",
             "whole",
             "branches=4",
-            "the whole network errs less than its longest branch alone (§III-D)",
+            "the whole network has a lower error than its longest branch alone (§III-D)",
         ),
         ordered(
             "longer-branches-are-better",
             [f"branches={n}" for n in "4321"],
-            "of single branches, each longer one errs less (§III-D)",
+            "among single branches, each longer branch has a lower error (§III-D)",
         ),
         better(
             "two-branches-beat-the-longer",
             "branches=3,4",
             "branches=4",
-            "two branches err less than the longer of them",
+            "branches 3 and 4 together have a lower error than branch 4 alone",
         ),
         better(
             "three-branches-beat-the-two-longest",
             "branches=2,3,4",
             "branches=3,4",
-            "three branches err less than the two longest",
+            "branches 2, 3 and 4 together have a lower error than branches 3 and 4",
         ),
         trend(
             "error-falls-as-branches-are-added",
             ["branches=1", "branches=1,2", "branches=1,2,3", "whole"],
-            "error falls as branches are added in turn",
+            "the error falls as branches 1, 2, 3 and 4 are added one after the other",
         ),
         Claim(
-            "whole-beats-every-subset", EVERY_SUBSET, _every_subset, says="smallest error of a subset minus the whole's"
+            "whole-beats-every-subset",
+            EVERY_SUBSET,
+            _every_subset,
+            says="smallest error of a subset of branches minus error of `whole`",
         ),
     ]
     return [contradicted(c, AGAINST_2[c.id, column]) if (c.id, column) in AGAINST_2 else c for c in claims]
@@ -278,7 +290,7 @@ def _table_2(column: str, name: str, *more: Claim) -> Experiment:
     return Experiment(
         name=f"crescendonet/{name}",
         place="Table II" if name == "table2" else f"Table II, {column}",
-        shows=f"error of sub-networks that keep only some branches of every block (printed: {column})",
+        shows=f"the errors of sub-networks that keep only some branches of every block (printed numbers: {column})",
         scales=scales,
         measure=per_arm(paths(SUBNETS), published_setting, single=True),
         published={key: Cell("table2", column, branches=_branches(key)) for key in SUBNETS},
@@ -298,7 +310,7 @@ TABLE2 = _table_2(
         "whole-beats-longest-branch-by-2",
         "whole",
         "branches=4",
-        "it errs less by more than 2 points (printed: 3.15)",
+        "the whole network's error is more than 2 points below that of its longest branch alone (printed: 3.15)",
         by=2.0,
     ),
     *DROPS,
@@ -327,13 +339,13 @@ def _rises_with_the_whole(run: Trained) -> Measured:
 FIGURE3 = Experiment(
     name="crescendonet/figure3",
     place="Fig. 3",
-    shows="errors of sub-networks along the training of the whole network",
+    shows="the errors of sub-networks during the training of the whole network",
     scales=at_scales(
         lambda: {"whole": smoke(TINY, DROP, epochs=2, checkpoint_every=1, keep=2)},
         lambda: {"whole": small(SMALL, DROP, data__train_images=4000, epochs=8, checkpoint_every=1, keep=8)},
         lambda: {"whole": vary(paper("crescendonet_512-cifar10-adam-figure3"), checkpoint_every=10, keep=45)},
         lambda: {"whole": _medium()},
-        small_says=(WIDTHS_SAY, "eight points along 8 epochs instead of 450 epochs"),
+        small_says=(WIDTHS_SAY, "8 epochs instead of 450, with a point for each"),
         medium_says=(*MEDIUM_SAYS, "a point per epoch; with augmentation, unlike Figure 3"),
         paper_says=("a point every ten epochs",),
     ),
@@ -345,14 +357,18 @@ FIGURE3 = Experiment(
                 f"branch-{n}-falls-with-the-whole",
                 f"branches={n} goes with whole",
                 0.5,
-                f"the error of branch {n} falls together with the whole's",
+                f"the error of branch {n} falls together with the whole network's (read here: correlation over 0.5)",
                 "",
+                says=f"correlation, over the epochs, of the errors of `branches={n}` and `whole`, minus 0.5",
             )
             for n in "4321"
         ),
         *(
             better(
-                f"whole-beats-branch-{n}", "whole", f"branches={n}", f"at the end the whole errs less than branch {n}"
+                f"whole-beats-branch-{n}",
+                "whole",
+                f"branches={n}",
+                f"at the end of training, the whole network has a lower error than branch {n}",
             )
             for n in "4321"
         ),
@@ -372,8 +388,9 @@ FIGURE4 = Experiment(
         trend(
             "error-falls-with-cost",
             SUBNETS,
-            "on average, error falls with cost",
+            "on average, the error of sub-networks falls with their cost",
             at=[sum(_branches(key)) for key in SUBNETS],
+            along="over the number of convs in a block",
         ),
         *DROPS,
     ),
@@ -391,16 +408,16 @@ def _share_of_cost(scale: str) -> Mapping[str, float]:
 COST = Experiment(
     name="crescendonet/cost",
     place="§I",
-    shows="cost of sub-networks of (128, 256, 512), by exact count (nothing is trained)",
-    scales=exact_scales("nothing: counts are of the published network"),
+    shows="the exact cost of sub-networks of the network with widths (128, 256, 512), without training",
+    scales=exact_scales("none, since the counts are those of the published networks"),
     counts=_share_of_cost,
     units={" MACs": "of the whole network's"},
     claims=(
         counted(
             "one-fourth-of-the-cost",
-            "{1, 2}, the subset that reaches 91.31%, uses only one-fourth of the computational cost (§I)",
+            "branches 1 and 2, which reach an accuracy of 91.31%, need only one-fourth of the computation (§I)",
             lambda m: 0.255 - m["branches=1,2 share of MACs"],
-            says="0.255 minus its share of the MACs",
+            says="0.255 (one-fourth, rounded up) minus the share of the whole network's MACs",
         ),
     ),
     figure=bars([f"{key} share of MACs" for key in SUBNETS[1:]], "MACs as a share of the whole network's"),
@@ -426,13 +443,14 @@ def _at_most(id: str, what: str, share: float, text: str, *, average: bool = Fal
         shares = [counts[key] for key in keys]
         return share - (sum(shares) / len(shares) if average else max(shares))
 
-    return counted(id, text, statistic, says=f"{share:g} minus the {'average' if average else 'largest'} share")
+    says = f"{share:g} minus the {'average' if average else 'largest'} share of the four phases"
+    return counted(id, text, statistic, says=says)
 
 
 MEMORY = Experiment(
     name="crescendonet/memory",
     place="§I and §II-B",
-    shows="memory of path-wise training, as a share of training the whole network",
+    shows="the memory of path-wise training, as a share of the memory for training the whole network",
     scales=exact_scales("a tiny network"),
     counts=_memory,
     units={"": "of whole-net training"},
@@ -444,29 +462,34 @@ MEMORY = Experiment(
     claims=(
         counted(
             "block-gradients-at-most-40-percent",
-            "for a block of four paths gradients and momentum take at most about 40% (§II-B)",
+            "in path-wise training of a block of four branches, gradients and momentum take at most about 40% of the "
+            "memory that they take when the whole block is trained (§II-B)",
             lambda m: 0.405 - m["a block, branch 4: gradients"],
-            says="0.405 minus the share of the longest path, four of ten convs",
+            says="0.405 minus the share of the longest branch, which has four of ten convs",
         ),
         _at_most(
             "gradients-average-a-fourth",
             "gradients",
             0.255,
-            "… and about a fourth, averaged over the phases (§I): true of any four branches, whose shares sum to 1",
+            "averaged over the phases of path-wise training, gradients and momentum take about a fourth of the memory "
+            "that they take when the whole network is trained (§I); this is so for any four branches, since their "
+            "shares sum to 1",
             average=True,
         ),
         _at_most(
             "truncated-activations-at-most-half",
             "activations, truncated",
             0.5,
-            "so do activations where frozen branches run without gradient, within "
-            "10 points (they hold joins and pools as well)",
+            "in path-wise training, activations take at most about 40% of the memory that they take when the whole "
+            "network is trained, if frozen branches run without gradients (read here: at most 50%, since the "
+            "activations of joins and pools count, too)",
         ),
         _at_most(
             "exact-activations-at-most-half",
             "activations, exact",
             0.5,
-            "… and where gradient flows through frozen branches",
+            "in path-wise training, activations take at most about 40% of the memory that they take when the whole "
+            "network is trained, even if gradients flow through frozen branches (read here: at most 50%)",
         ),
     ),
     figure=grouped_bars(
@@ -479,8 +502,9 @@ MEMORY = Experiment(
         "share of whole-net training",
     ),
     notes=(
-        "*A block* has convs of equal width, as the paper's 40% assumes. In the (128, 256, 512) network the first "
-        "conv of each branch is smaller than the others, so the longest branch has over four tenths of the weights.",
+        "The rows *a block* are for a block with convs of equal width, which the paper's 40% assumes. In the network "
+        "with widths (128, 256, 512), the first conv of each branch is smaller than the others. So, the longest branch "
+        "has more than four tenths of the weights.",
     ),
 )
 

@@ -22,7 +22,7 @@ from polypath.reproduce.figures import bars
 from polypath.reproduce.measure import named_whole, per_arm, whole
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import TRACED, quick
-from polypath.reproduce.papers.rows import always, beats_best, gap_grows, gaps, published_setting, slope
+from polypath.reproduce.papers.rows import AREAS, always, beats_best, gap_grows, gaps, published_setting, slope
 from polypath.reproduce.papers.shapes import millions, shapes
 from polypath.reproduce.scales import at_scales, medium, paper, smoke, traced
 from polypath.training.recipe import Recipe
@@ -136,13 +136,15 @@ def _better_than_resnets(id: str, end: str, text: str, but: int = 0) -> Claim:
             raise KeyError(f"ResNet beside DFNs on {end} but at {but}")
         return np.min(found, axis=0)
 
-    return Claim(id, text, statistic, says="smallest error difference")
+    rows = f"all rows except {but}" if but else "all rows"
+    says = f"smallest difference over both kinds of DFN and {rows}: error of ResNet minus error of DFN"
+    return Claim(id, text, statistic, says=says)
 
 
 TABLE4 = Experiment(
     name="dfn/table4",
     place="Table 4",
-    shows="error of DFN-IL and DFN-MR beside the plain net and the ResNet of the same size",
+    shows="the errors of DFN-IL and DFN-MR beside those of the plain net and the ResNet of the same size",
     scales=at_scales(
         lambda: (
             {_key(kind, row): smoke(net(kind, row, 4)) for row in (14,) for kind in KINDS}
@@ -153,8 +155,8 @@ TABLE4 = Experiment(
         ),
         _table4,
         lambda: {_key(kind, row): medium_net(kind, row) for row in MEDIUM_ROWS for kind in MEDIUM_KINDS},
-        small_says=(NARROW, f"one row, {SMALL_ROW}, and a plain net of 14 layers"),
-        medium_says=(HALF, "rows 26 and 38, without DFN-IL, which exceeds the budget"),
+        small_says=(NARROW, f"only the row of depth {SMALL_ROW}, and a plain net of 14 layers"),
+        medium_says=(HALF, "only the rows of depths 26 and 38; no DFN-IL, which would exceed the budget"),
         paper_seeds=5,
     ),
     measure=per_arm(whole),
@@ -172,60 +174,66 @@ TABLE4 = Experiment(
         always(
             "il-beats-resnet", "ResNet", "DFN-IL", "CIFAR-10: DFN-ILs consistently perform better than ResNets (§6.3)"
         ),
-        always("mr-beats-il", "DFN-IL", "DFN-MR", "CIFAR-10: DFN-MRs perform the best (§6.3)"),
+        always(
+            "mr-beats-il",
+            "DFN-IL",
+            "DFN-MR",
+            "CIFAR-10: DFN-MRs perform the best (§6.3; read here: DFN-MRs perform better than DFN-ILs)",
+        ),
         gap_grows(
             "mr-superiority-grows-with-depth",
             "ResNet",
             "DFN-MR",
-            "CIFAR-10: DFN-MR's superiority grows with depth (§6.3)",
+            "CIFAR-10: DFN-MR's superiority over ResNet grows with depth (§6.3)",
         ),
         contradicted(
             _better_than_resnets(
                 "dfns-beat-resnets-c100", "C100", "CIFAR-100: DFN-MRs and DFN-ILs perform better than ResNets (§6.3)"
             ),
-            "Table 4, CIFAR-100: at 26/14 DFN-IL errs 29.75 and the ResNet 29.69, at 110/56 both 24.56",
+            "in Table 4, on CIFAR-100, DFN-IL of 14 layers has an error of 29.75 and the ResNet of 26 layers 29.69; "
+            "DFN-IL of 56 layers and the ResNet of 110 layers both have 24.56",
         ),
         _better_than_resnets(
             "dfns-beat-resnets-svhn-but-at-26",
             "SVHN",
-            "SVHN: DFN-MRs and DFN-ILs perform better than ResNets, but at depth 26 (§6.3)",
+            "SVHN: DFN-MRs and DFN-ILs perform better than ResNets, except at depth 26 (§6.3)",
             but=26,
         ),
         Claim(
             "resnet-26-beats-dfns-svhn",
             "SVHN: the ResNet of depth 26 performs better than the DFNs (§6.3)",
             lambda m: np.min([m[f"{kind} 26 SVHN"] - m["ResNet 26 SVHN"] for kind in KINDS[2:]], axis=0),
-            says="smallest error difference",
+            says="smaller of the two differences: error of a DFN minus error of the ResNet",
         ),
         counted(
             "mr-ensemble-as-large-as-resnets",
-            "merge-and-run's ensemble size is that of a ResNet in the same setup (§5)",
+            "a merge-and-run net has as many component networks as a ResNet in the same setup (§5)",
             _same_size,
-            says="rows whose exact numbers of paths, 4·3^(n−1) and 4^n, differ: 0.5 minus that",
+            says="0.5 minus the number of rows in which the exact numbers of paths (4·3^(n−1) and 4^n) differ",
         ),
         counted(
             "mr-ensemble-larger-than-il",
             "DFN-MR's ensemble is larger than DFN-IL's (§6.3)",
             _larger_than_il,
             "paths",
-            "smallest difference",
+            "smallest difference over the rows: paths of DFN-MR minus paths of DFN-IL",
         ),
         counted(
             "mr-has-half-the-depth",
-            "a DFN-MR has half the depth of its ResNet, and 1 (Fig. 12)",
+            "a DFN-MR has half the depth of its ResNet, plus one layer (Fig. 12)",
             _shallower,
-            says="0.5 minus rows that differ",
+            says="0.5 minus the number of rows in which the depth of DFN-MR is another one",
         ),
         counted(
             "parameters-as-printed",
-            "a row's networks have the printed number of parameters",
+            "the networks of each row have the printed number of parameters",
             _as_printed,
             "M",
-            "0.05 minus the largest difference",
+            "0.05 minus the largest difference between a counted and a printed number",
         ),
     ),
     figure=bars([_key(kind, row) for row in (8, 14, *TABLE_4) for kind in KINDS]),
-    notes=("Row d has plain nets and ResNets of d layers, DFN-IL and DFN-MR of d/2 + 1.",),
+    notes=("The row of depth d has plain nets and ResNets of d layers, and DFN-ILs and DFN-MRs of d/2 + 1 layers.",),
 )
 
 
@@ -240,28 +248,29 @@ FIGURE12 = Experiment(
             _key(k, row): traced(published_row(k, row, "cifar10")) for row in TABLE_4 for k in ("ResNet", "DFN-MR")
         },
         lambda: {_key(k, row): medium_net(k, row) for row in MEDIUM_ROWS for k in ("ResNet", "DFN-MR")},
-        small_says=(NARROW, f"one row, {SMALL_ROW}"),
-        medium_says=(HALF, "rows 26 and 38"),
+        small_says=(NARROW, f"only the row of depth {SMALL_ROW}"),
+        medium_says=(HALF, "only the rows of depths 26 and 38"),
     ),
     measure=per_arm(whole, named_whole),
     units={" loss": "nats", " loss area": "nats", " error area": "% error"},
     claims=(
         Claim(
             "mr-loss-falls-faster",
-            "the training loss of DFN-MR decreases more rapidly (App. B)",
+            "the training loss of DFN-MR decreases more rapidly than that of ResNet (App. B)",
             lambda m: np.mean(list(gaps(m, "ResNet", "DFN-MR", "loss area").values()), axis=0),
             "nats",
-            "mean loss over the epochs, ResNet minus DFN-MR",
+            "mean training loss over the epochs: ResNet minus DFN-MR",
         ),
         Claim(
             "mr-error-falls-faster",
-            "the test error of DFN-MR also decreases more rapidly (App. B)",
+            "the test error of DFN-MR decreases more rapidly than that of ResNet (App. B)",
             lambda m: np.mean(list(gaps(m, "ResNet", "DFN-MR", "error area").values()), axis=0),
             "points",
-            "mean test error over the epochs, ResNet minus DFN-MR",
+            "mean test error over the epochs: ResNet minus DFN-MR",
         ),
     ),
     figure=training_panels({" loss": "training loss (nats)", " error": "test error (%)"}),
+    notes=(AREAS,),
 )
 
 
@@ -276,7 +285,7 @@ def _table5_sizes(scale: str) -> Mapping[str, float]:
 
 
 def _beats(number: int, end: str, data: str) -> Claim:
-    text = f"{data}: DFN-MR{number} errs less than every other method of Table 5 (§6.4)"
+    text = f"{data}: DFN-MR{number} has a lower error than every other method of Table 5 (§6.4)"
     key, column, id = _named(f"DFN-MR{number}", end), end or "C10", f"mr{number}-beats-others-{DATASETS[end]}"
     return beats_best(id, key, "dfn/table5", column, lambda r: "(ours)" not in r["method"], text)
 
@@ -288,7 +297,7 @@ def _named(name: str, end: str) -> str:
 TABLE5 = Experiment(
     name="dfn/table5",
     place="Table 5",
-    shows="DFN-MR narrow and deep (1), wide (2), wide and deep (3)",
+    shows="the errors of DFN-MR1 (narrow and deep), DFN-MR2 (wide) and DFN-MR3 (wide and deep)",
     scales=at_scales(
         lambda: {
             name: smoke(MergeAndRun(depth=d, width=w))
@@ -311,24 +320,35 @@ TABLE5 = Experiment(
     published={_named(n, end): Cell("table5", end or "C10", method=f"{n} (ours)") for n in ROW5 for end in DATASETS}
     | {f"{n} params": Cell("table5", "params_millions", method=f"{n} (ours)") for n in ROW5},
     claims=(
-        better("wide-beats-deep", "DFN-MR2", "DFN-MR1", "the wide, less deep net errs less than the narrow, deep one"),
-        better("deeper-of-the-wide-is-better", "DFN-MR3", "DFN-MR2", "of the wide nets, the deeper errs less"),
+        better(
+            "wide-beats-deep",
+            "DFN-MR2",
+            "DFN-MR1",
+            "the wide, less deep net (DFN-MR2) has a lower error than the narrow, deep net (DFN-MR1)",
+        ),
+        better(
+            "deeper-of-the-wide-is-better",
+            "DFN-MR3",
+            "DFN-MR2",
+            "the deeper one of the two wide nets (DFN-MR3) has a lower error",
+        ),
         _beats(3, "", "CIFAR-10"),
         _beats(3, "C100", "CIFAR-100"),
         _beats(2, "SVHN", "SVHN"),
         counted(
             "fewer-parameters-than-densenet",
-            "DFN-MR3 has fewer parameters than DenseNet, DFN-MR2 about half as many (§6.4; read here: less than 0.6)",
+            "DFN-MR3 has fewer parameters than DenseNet, and DFN-MR2 has about half as many (§6.4; read here: less "
+            "than 60%)",
             lambda m: min(27.2 - m["DFN-MR3 params"], 0.6 * 27.2 - m["DFN-MR2 params"]),
             "M",
-            "smaller difference to DenseNet's printed 27.2M and 0.6 of it",
+            "smaller of two differences: DenseNet's printed 27.2M minus DFN-MR3, and 60% of 27.2M minus DFN-MR2",
         ),
         counted(
             "parameters-as-printed",
-            "DFN-MR1, 2 and 3 have 1.7, 14.9 and 24.8M parameters",
+            "DFN-MR1, DFN-MR2 and DFN-MR3 have 1.7M, 14.9M and 24.8M parameters",
             lambda m: 0.06 - max(abs(m[f"DFN-MR{n} params"] - p) for n, p in ((1, 1.7), (2, 14.9), (3, 24.8))),
             "M",
-            "0.06 minus the largest difference",
+            "0.06 minus the largest difference between a counted and a printed number",
         ),
     ),
     figure=bars([_named(n, end) for end in DATASETS for n in ROW5]),

@@ -111,7 +111,7 @@ def _sharing(routes: Sequence[str], m: Values) -> np.ndarray:
 TABLE2 = Experiment(
     name="dfn/table2",
     place="Table 2",
-    shows="error of component networks and their ensemble with and without weight sharing",
+    shows="the errors of component networks and of their ensemble, with and without weight sharing",
     scales=at_scales(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared()} | {f"{r} {SMOKE_DEPTH}": _smoke_alone(r) for r in ROUTES},
         lambda: (
@@ -138,25 +138,25 @@ TABLE2 = Experiment(
             "sharing-hurts-the-shallow",
             "weight sharing hurts the shallow component networks (LLL, RLL, LRL, LLR)",
             lambda m: _sharing(SHALLOW, m),
-            says="error with sharing minus error without, mean over the four",
+            says="error with weight sharing minus error without it, averaged over the four networks and all depths",
         ),
         Claim(
             "sharing-helps-the-deep",
             "weight sharing helps the deep component networks (RRL, RLR, LRR, RRR)",
             lambda m: -_sharing(DEEP, m),
-            says="error without sharing minus error with, mean over the four",
+            says="error without weight sharing minus error with it, averaged over the four networks and all depths",
         ),
         Claim(
             "sharing-helps-the-deepest",
-            "… and the deepest, RRR, among them",
+            "weight sharing helps the deepest component network, RRR",
             lambda m: -_sharing(("RRR",), m),
-            says="error of RRR without sharing minus its error with",
+            says="error of RRR without weight sharing minus error of RRR with it, averaged over the depths",
         ),
         Claim(
             "separate-ensemble-is-better",
-            "the ensemble without weight sharing is better: its members are less correlated",
+            "the ensemble is better without weight sharing, since its members are less correlated",
             lambda m: _sharing(("overall",), m),
-            says="error of the ensemble with sharing minus that without",
+            says="error of the ensemble with weight sharing minus its error without it, averaged over the depths",
         ),
     ),
     figure=grouped(
@@ -194,7 +194,7 @@ def _matters_more(m: Values) -> np.ndarray:
 TABLE3 = Experiment(
     name="dfn/table3",
     place="Table 3",
-    shows="error of Ensemble-8 without one of its members",
+    shows="the error of Ensemble-8 without one of its members",
     scales=at_scales(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared()},
         lambda: {_eight(SMALL_DEPTH): _shared(SMALL_DEPTH)},
@@ -211,19 +211,20 @@ TABLE3 = Experiment(
             "deepest-contributes-less",
             "the deepest component network contributes less than those of medium depth (LLR, RLR, LRR)",
             _matters_more,
-            says="mean error without a medium one minus error without RRR",
+            says="mean error without one of LLR, RLR and LRR, minus error without RRR, averaged over the depths",
         ),
         on_average(
             "worse-without-llr",
             "without LLR",
             "overall",
-            "without LLR the ensemble is worse (printed: at five of seven depths)",
+            "without LLR, the ensemble is worse (printed: at five of seven depths)",
         ),
         Claim(
             "deepest-is-not-the-most-significant",
-            "the deepest one is not the most significant: the error without it is close to that of all (within 0.5)",
+            "the deepest component network is not the most significant one: the error without it is close to the "
+            "error of the whole ensemble (read here: within half a point)",
             lambda m: 0.5 - np.abs(np.mean(list(gaps(m, "without RRR", "overall").values()), axis=0)),
-            says="0.5 minus |error without RRR − error of all|",
+            says="0.5 minus the absolute difference between the mean errors without RRR and of the whole ensemble",
         ),
     ),
     figure=grouped(
@@ -264,7 +265,7 @@ def _deep_only(m: Values) -> np.ndarray:
 FIGURE5 = Experiment(
     name="dfn/fig5",
     place="Figure 5",
-    shows="error of the ensemble of routes with and without the deepest one",
+    shows="the error of the ensemble of routes, with and without the deepest route",
     scales=at_scales(
         lambda: {_eight(SMOKE_DEPTH): _smoke_shared(), f"Ensemble-7 {SMOKE_DEPTH}": _smoke_shared(ROUTE_TEXTS[:-1])},
         lambda: {
@@ -282,25 +283,29 @@ FIGURE5 = Experiment(
     claims=(
         Claim(
             "eight-and-seven-are-close",
-            "Ensemble-8 and Ensemble-7 are very close (read here: within a point)",
+            "the errors of Ensemble-8 and Ensemble-7 are very close (read here: within a point)",
             lambda m: 1.0 - np.abs(np.mean(list(gaps(m, "Ensemble-8", "Ensemble-7").values()), axis=0)),
-            says="1 minus |error of Ensemble-8 − that of Ensemble-7|",
+            says="1 minus the absolute difference between the mean errors of Ensemble-8 and Ensemble-7",
         ),
         on_average(
             "retraining-helps-seven",
             "Ensemble-7 w/o retraining",
             "Ensemble-7",
-            "Ensemble-7 is superior to Ensemble-7 w/o retraining",
+            "Ensemble-7 is superior to Ensemble-7 without retraining",
         ),
         Claim(
             "seven-beats-eight-beyond-50-layers",
-            "beyond 50 layers Ensemble-7 performs better than Ensemble-8 (caption; the text says at 98 and 110)",
+            "beyond 50 layers, Ensemble-7 performs better than Ensemble-8 (caption; according to the text, at 98 and "
+            "110)",
             _deep_only,
-            says="error of Ensemble-8 minus that of Ensemble-7, mean over depths above 50",
+            says="error of Ensemble-8 minus error of Ensemble-7, averaged over depths above 50",
         ),
     ),
     figure=along_rows({k: k for k in ("Ensemble-7 w/o retraining", "Ensemble-7", "Ensemble-8")}, "depth (layers)"),
-    notes=("Figure 5's bars are lost; two of the three are printed in Table 3.",),
+    notes=(
+        "The numbers of Figure 5 are missing in our copy of the paper. Table 3 prints those of two of its three "
+        "ensembles.",
+    ),
     arms_of=_arms_of,
 )
 

@@ -67,7 +67,7 @@ def _table1_cells(depths: Iterable[int]) -> dict[str, Cell]:
 FIGURE2 = Experiment(
     name="dfn/fig2",
     place="Figure 2",
-    shows="plain nets, fused nets of three fusions and the ensembles of their eight routes, by depth",
+    shows="the errors of plain nets, fused nets of three fusions and the ensembles of their eight routes, by depth",
     scales=at_scales(
         lambda: {f"{k} {d}": _fused(k, d, smoke, 4) for d in (8, 14) for k in ("plain", "DFN", "ensemble")},
         lambda: {f"{k} {d}": _fused(k, d, quick, 8) for d in (14, 26) for k in ("plain", "DFN", "ensemble")},
@@ -83,11 +83,12 @@ FIGURE2 = Experiment(
             "ensemble-beats-plain",
             "plain",
             "ensemble",
-            "ensembles of their routes outperform the plain network of every depth (§3.1)",
+            "ensembles of a DFN's routes outperform the plain network of every depth (§3.1)",
         ),
         Claim(
             "dfn-and-ensemble-are-similar",
-            "DFNs and ensembles perform similarly: closer to each other than to the plain network (§3.1)",
+            "DFNs and ensembles perform similarly: their errors are closer to each other than to the plain network's "
+            "(§3.1)",
             lambda m: np.mean(
                 [
                     np.minimum(a, b) - np.abs(a - b)
@@ -97,19 +98,19 @@ FIGURE2 = Experiment(
                 ],
                 axis=0,
             ),
-            says="smaller of the two gaps to plain, minus the gap between them, mean over depths",
+            says="smaller error gap to plain minus the gap between DFN and ensemble, averaged over the depths",
         ),
         Claim(
             "ensemble-beats-dfn-beyond-20-layers",
-            "beyond 20 layers the ensemble performs better than the DFN (§3.1)",
+            "beyond 20 layers, the ensemble performs better than the DFN (§3.1)",
             lambda m: np.mean([g for d, g in _deep(m).items()], axis=0),
-            says="error of the DFN minus that of the ensemble, mean over depths above 20",
+            says="error of the DFN minus error of the ensemble, averaged over depths above 20",
         ),
     ),
     figure=along_rows({"plain": "plain", "DFN": "DFN", "ensemble": "ensemble"}, "depth of the plain net (layers)"),
     notes=(
-        "Figure 2's numbers are lost: those of the same fused nets and ensembles are in Table 1, those of plain nets "
-        "in Table 4 (means of five runs).",
+        "The numbers of Figure 2 are missing in our copy of the paper. Table 1 has those of the same fused nets and "
+        "ensembles, and Table 4 has those of plain nets (means of five runs).",
     ),
 )
 
@@ -140,7 +141,7 @@ def _depths_differ(_: Mapping[str, float]) -> float:
 TABLE1 = Experiment(
     name="dfn/table1",
     place="Table 1",
-    shows="error of fused nets of three fusions and of the ensembles of their routes, by depth of component networks",
+    shows="the errors of fused nets of three fusions and of ensembles of their routes, and the routes' depths",
     scales=at_scales(
         lambda: {f"{k} {d}": _fused(k, d, smoke, 4) for d in (8, 14) for k in ("DFN", "ensemble")},
         lambda: {f"{k} {d}": _fused(k, d, quick, 8) for d in (14, 26, 38) for k in ("DFN", "ensemble")},
@@ -156,29 +157,33 @@ TABLE1 = Experiment(
             "depths-as-printed",
             "the component networks have the printed depths",
             _depths_differ,
-            says="0.5 minus depths that differ",
+            says="0.5 minus the number of component networks with another depth",
         ),
         slope(
             "dfn-improves-up-to-26-layers",
             "DFN",
-            "up to 26 layers the DFN improves with its component networks",
+            "up to 26 layers, the DFN improves as its component networks get deeper",
             falls=True,
             most=26,
         ),
         slope(
             "ensemble-improves-up-to-26-layers",
             "ensemble",
-            "up to 26 layers the ensemble improves with them, too",
+            "up to 26 layers, the ensemble improves as the component networks get deeper",
             falls=True,
             most=26,
         ),
         slope(
-            "dfn-worsens-from-26-layers", "DFN", "from 26 layers on the DFN gets worse with them", falls=False, least=26
+            "dfn-worsens-from-26-layers",
+            "DFN",
+            "from 26 layers on, the DFN gets worse as its component networks get deeper",
+            falls=False,
+            least=26,
         ),
         slope(
             "ensemble-worsens-from-26-layers",
             "ensemble",
-            "from 26 layers on the ensemble gets worse with them, too",
+            "from 26 layers on, the ensemble gets worse as the component networks get deeper",
             falls=False,
             least=26,
         ),
@@ -186,7 +191,7 @@ TABLE1 = Experiment(
     figure=along_rows(
         {"DFN": "DFN (tandem ensemble)", "ensemble": "ensemble of routes"}, "depth of the plain net (layers)"
     ),
-    notes=("The ensemble of depth 110 is 10.1 in Table 1 and 9.61 in Tables 2 and 3.",),
+    notes=("The error of the ensemble of depth 110 is 10.1 in Table 1 and 9.61 in Tables 2 and 3.",),
 )
 
 
@@ -230,7 +235,7 @@ FUSED_KINDS = ("N_f3", "N_f6", "ResNet")
 FIGURE4 = Experiment(
     name="dfn/fig4",
     place="Figure 4",
-    shows="nets of 3 fusions, 6 fusions and a fusion every two layers (ResNet), of the same depth",
+    shows="the errors of nets with 3 fusions, 6 fusions or a fusion every two layers (ResNet), of the same depth",
     scales=at_scales(
         lambda: {f"{k} {d}": _of(k, d, smoke, 4) for d in (8, 14) for k in FUSED_KINDS},
         lambda: {f"{k} {d}": _of(k, d, quick, 8) for d in (20, 38) for k in FUSED_KINDS},
@@ -254,19 +259,22 @@ FIGURE4 = Experiment(
         slope("deeper-resnets-are-better", "ResNet", "deeper ResNets perform better (§4)", falls=True),
         counted(
             "ensemble-sizes",
-            "ensemble sizes are 8, 64 and 2^((depth − 2)/2) (§3.2)",
+            "N_f3, N_f6 and ResNet have 8, 64 and 2^((depth − 2)/2) component networks (§3.2)",
             _sizes_differ,
-            says="0.5 minus sizes that differ",
+            says="0.5 minus the number of networks with another number of component networks",
         ),
         counted(
             "three-fusions-within-six",
             "N_f3's component networks are among N_f6's (§3.2)",
             lambda _: 0.5 - sum(n != 8 for key, n in ensemble_sizes("paper").items() if key.endswith("in N_f6 paths")),
-            says="0.5 minus depths where one is missing",
+            says="0.5 minus the number of depths at which N_f6 lacks a component network of N_f3",
         ),
     ),
     figure=along_rows({k: k for k in FUSED_KINDS}, "depth (layers)"),
-    notes=("Figure 4's bars are lost: N_f3's numbers are in Table 1, some ResNets' in Table 4.",),
+    notes=(
+        "The numbers of Figure 4 are missing in our copy of the paper. Table 1 has those of N_f3, Table 4 some of "
+        "ResNets.",
+    ),
 )
 
 EXPERIMENTS = (FIGURE2, TABLE1, FIGURE4)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from polypath.reproduce.result import Result
 
-STAND_IN = "bottleneck nets with fewer blocks and narrow maps on CIFAR-10's images, in place of ImageNet's"
+STAND_IN = "bottleneck nets with fewer blocks and fewer feature maps, on CIFAR-10 images instead of ImageNet images"
 
 
 def two_errors(run: Trained) -> Measured:
@@ -79,7 +79,7 @@ TABLE6 = Experiment(
     name="dfn/table6",
     imagenet=True,
     place="Table 6, Figure 8",
-    shows="ResNet-101 beside the DFN-MR of nearly as many parameters",
+    shows="the errors of ResNet-101 and of a DFN-MR with nearly as many parameters",
     scales=at_scales(
         lambda: {kind: smoke(_bottlenecks(kind, 4), trace_test=True) for kind in NAMES6},
         lambda: {kind: quick(_bottlenecks(kind, 8), **TRACED) for kind in NAMES6},
@@ -87,7 +87,7 @@ TABLE6 = Experiment(
             "ResNet-101": traced(paper("fusenet_resnet101-imagenet")),
             "DFN-MR": traced(paper("dfn_mr-imagenet")),
         },
-        small_says=(STAND_IN, "blocks (2, 2, 6, 2) for (3, 4, 23, 3), (1, 1, 3, 1) for (2, 2, 8, 2)"),
+        small_says=(STAND_IN, "blocks (2, 2, 6, 2) instead of (3, 4, 23, 3), and (1, 1, 3, 1) instead of (2, 2, 8, 2)"),
     ),
     measure=per_arm(two_errors),
     counts=lambda scale: {f"{kind} params": _params(name) for kind, name in NAMES6.items()},
@@ -99,32 +99,38 @@ TABLE6 = Experiment(
     }
     | {f"{kind} params": Cell("table6", column, metric="params_millions") for kind, column in COLUMNS6.items()},
     claims=(
-        better("mr-better-in-top-1", "DFN-MR", "ResNet-101", "DFN-MR performs better in top-1 validation error (§6.5)"),
+        better(
+            "mr-better-in-top-1",
+            "DFN-MR",
+            "ResNet-101",
+            "DFN-MR has a lower top-1 validation error than ResNet-101 (§6.5)",
+        ),
         better(
             "mr-better-in-top-5",
             "DFN-MR top-5",
             "ResNet-101 top-5",
-            "DFN-MR performs better in top-5 validation error (§6.5)",
+            "DFN-MR has a lower top-5 validation error than ResNet-101 (§6.5)",
         ),
         less(
             "mr-better-in-training",
             "DFN-MR training error",
             "ResNet-101 training error",
-            "… and in training error (Fig. 8)",
+            "DFN-MR has a lower training error than ResNet-101 (Fig. 8)",
             "points",
         ),
         Claim(
             "mr-lower-from-epoch-30-to-55",
-            "from epoch 30 to 55 its validation error is about 5 points lower (read here: more than 3)",
+            "from epoch 30 to 55, DFN-MR's validation error is about 5 points below ResNet-101's (read here: more "
+            "than 3)",
             lambda m: m["ResNet-101 epochs 30 to 55"] - m["DFN-MR epochs 30 to 55"] - 3.0,
-            says="difference minus 3",
+            says="mean validation error from epoch 30 to 55: ResNet-101 minus DFN-MR, minus 3",
         ),
         counted(
             "parameters-as-printed",
-            "they have 44.5 and 43.3M parameters",
+            "ResNet-101 and DFN-MR have 44.5M and 43.3M parameters",
             lambda m: 0.06 - max(abs(m["ResNet-101 params"] - 44.5), abs(m["DFN-MR params"] - 43.3)),
             "M",
-            "0.06 minus the larger difference",
+            "0.06 minus the larger difference between a counted and a printed number",
         ),
     ),
     figure=training_panels({" training": "training error (%)", " test": "validation error (%)"}),
@@ -135,8 +141,9 @@ TABLE6 = Experiment(
 NAMES7 = {"ResNet-50": "fusenet_resnet50_imagenet", "DFN1": "dfn1_imagenet", "DFN2": "dfn2_imagenet"}
 COLUMNS7 = {"ResNet-50": "resnet50_ours", "DFN1": "dfn1", "DFN2": "dfn2"}
 CANDIDATES = (
-    "DFN1 and DFN2 are candidates: Figure 10, which draws them, is lost. DFN1 has a separate block in place of each "
-    "identity, DFN2 a fusion every two blocks.",
+    "Our DFN1 and DFN2 have the properties that the paper states, but may differ from the paper's networks, since "
+    "Figure 10, which shows those, is missing in our copy. DFN1 has a separate block in place of each identity, and "
+    "DFN2 has a fusion every two blocks.",
 )
 
 
@@ -166,12 +173,12 @@ TABLE7 = Experiment(
     name="dfn/table7",
     imagenet=True,
     place="Table 7",
-    shows="ResNet-50 beside nets of 50 layers with deeper component networks (DFN1) or fewer of them (DFN2)",
+    shows="the errors of ResNet-50 and of 50-layer nets with deeper component networks (DFN1) or fewer of them (DFN2)",
     scales=at_scales(
         lambda: {kind: smoke(_fifty(kind, 4)) for kind in NAMES7},
         lambda: {kind: quick(_fifty(kind, 8)) for kind in NAMES7},
         lambda: {kind: paper(f"{name.removesuffix('_imagenet')}-imagenet") for kind, name in NAMES7.items()},
-        small_says=(STAND_IN, "blocks (2, 2, 3, 2) for (3, 4, 6, 3)"),
+        small_says=(STAND_IN, "blocks (2, 2, 3, 2) instead of (3, 4, 6, 3)"),
     ),
     measure=per_arm(two_errors),
     counts=_ensembles,
@@ -186,21 +193,27 @@ TABLE7 = Experiment(
             "dfn1-below-resnet-50",
             "ResNet-50",
             "DFN1",
-            "DFN1 performs inferiorly to ResNet-50: its components are less capable (A.1)",
+            "DFN1 performs worse than ResNet-50, since its component networks are less capable (A.1)",
         ),
-        better("dfn2-is-the-poorest", "DFN1", "DFN2", "DFN2 performs the poorest: its ensemble is the smallest (A.1)"),
+        better(
+            "dfn2-is-the-poorest",
+            "DFN1",
+            "DFN2",
+            "DFN2 performs the worst, since its ensemble is the smallest (A.1; read here: worse than DFN1)",
+        ),
         counted(
             "dfn1-ensemble-as-large-as-resnet-50s",
             "ResNet-50 and DFN1 have equally large ensembles (Eq. 1)",
             lambda m: 0.5 - abs(m["ResNet-50 paths"] - m["DFN1 paths"]),
             "paths",
-            "0.5 minus the difference",
+            "0.5 minus the absolute difference between the numbers of paths",
         ),
         counted(
             "dfn2-ensemble-is-smaller",
-            "… DFN2 a smaller one (Eq. 1)",
+            "DFN2 has a smaller ensemble than DFN1 (Eq. 1)",
             lambda m: m["DFN1 paths"] - m["DFN2 paths"],
             "paths",
+            "paths of DFN1 minus paths of DFN2",
         ),
     ),
     figure=bars([f"{kind}{end}" for end in ("", " top-5") for kind in NAMES7]),
@@ -259,48 +272,50 @@ def _two_panels(result: Result) -> Figure:
     return figure
 
 
-_COUNTED = Scale(changes=("nothing: depths are counted on the published networks",))
+_COUNTED = Scale(changes=("none, since the depths are those of the published networks",))
 
 FIGURE11 = Experiment(
     name="dfn/fig11",
     place="Figure 11",
-    shows="depths of the component networks, by exact count (nothing is trained)",
+    shows="the exact depths of component networks, without training",
     scales=dict.fromkeys(("smoke", "small", "paper"), lambda: _COUNTED),
     counts=_depth_counts,
     units={" depth": "layers", " deviation": "layers"},
     claims=(
         counted(
             "resnet-50-depths-more-diverse",
-            "ResNet-50's component networks are of more diverse depths than DFN1's (A.1)",
+            "the depths of ResNet-50's component networks are more diverse than those of DFN1's (A.1)",
             lambda m: m["ResNet-50: deviation"] - m["DFN1: deviation"],
             "layers",
-            "difference of standard deviations",
+            "standard deviation of the depths: ResNet-50 minus DFN1",
         ),
         counted(
             "dfn1-much-deeper",
-            "DFN1's component networks are much deeper than ResNet-50's (A.1; read here: by half)",
+            "DFN1's component networks are much deeper than ResNet-50's (A.1; read here: by more than half, on "
+            "average)",
             lambda m: m["DFN1: mean depth"] - 1.5 * m["ResNet-50: mean depth"],
             "layers",
-            "mean depth minus 1.5 times ResNet-50's",
+            "mean depth of DFN1's component networks minus 1.5 times that of ResNet-50's",
         ),
         counted(
             "dfn1-shallowest-are-deeper",
-            "DFN1's shallowest component networks are deeper than ResNet-50's (A.1)",
+            "DFN1's shallowest component networks are deeper than ResNet-50's shallowest ones (A.1)",
             lambda m: m["DFN1: least depth"] - m["ResNet-50: least depth"],
             "layers",
+            "smallest depth of a component network: DFN1 minus ResNet-50",
         ),
         counted(
             "dfn2-within-resnet-50",
-            "DFN2's component networks all belong to ResNet-50's (A.1)",
+            "all component networks of DFN2 are also component networks of ResNet-50 (A.1)",
             _contained,
-            says="0.5 minus depths of which DFN2 has more networks than ResNet-50",
+            says="0.5 minus the number of depths at which DFN2 has more component networks than ResNet-50",
         ),
         counted(
             "mr-less-deep-than-resnet",
-            "merge-and-run's component networks are less deep than a ResNet's (§5)",
+            "the component networks of a merge-and-run net are less deep than those of a ResNet (§5)",
             lambda m: m["ResNet of 110 layers: mean depth"] - m["DFN-MR of 56: mean depth"],
             "layers",
-            "difference of mean depths",
+            "mean depth of the component networks: ResNet of 110 layers minus DFN-MR of 56 layers",
         ),
     ),
     figure=_two_panels,

@@ -103,21 +103,21 @@ def _falls_with_loops(m: Mapping[str, float]) -> float:
 
 def _rows1(base: str) -> tuple[Claim, ...]:
     names = GROUPS[base]
-    which = " or ".join(names) if len(names) == 1 else f"{names[0]} to {names[-1].split()[1]}"
-    worst = f"smallest difference, {base} minus DR-Res"
+    alone = len(names) == 1
+    which = names[0] if alone else f"the networks {names[0]} to {names[-1]}"
     return (
         Claim(
             f"outperforms-{base.lower()}",
-            f"{which} outperforms {base} (§4.1)",
+            f"{which} {'outperforms' if alone else 'outperform'} {base} (§4.1)",
             lambda m: np.min([m[base] - m[n] for n in names], axis=0),
-            says=worst,
+            says=f"smallest difference: error of {base} minus error of a DR-Res",
         ),
         Claim(
             f"less-computation-than-{base.lower()}",
-            "… with less computation",
+            f"{which} {'needs' if alone else 'need'} less computation than {base} (§4.1)",
             lambda m: np.min([m[f"{base} MACs"] - m[f"{n} MACs"] for n in names], axis=0),
             "M MACs",
-            worst,
+            f"smallest difference: MACs of {base} minus MACs of a DR-Res",
         ),
     )
 
@@ -139,7 +139,7 @@ def printed1(name: str) -> dict[str, Cell]:
 TABLE1 = Experiment(
     name="drnn/table1",
     place="Table 1",
-    shows="ResNets on CIFAR-10 beside recursive nets with fewer blocks, which loop as gates decide",
+    shows="the errors of ResNets on CIFAR-10 and of recursive nets with fewer blocks, in which gates decide on loops",
     scales=at_scales(
         lambda: {
             "ResNet-20": smoke(
@@ -173,30 +173,38 @@ TABLE1 = Experiment(
             "DR-Res 74 outperforms AIG-ResNet 110 (§4.1, which calls it DR-ResNet 110)",
         ),
         beats_printed(
-            "dr-74-beats-stochastic-depth", "DR-Res 74", 5.25, "SD-ResNet 110", "… and ResNet-110 with stochastic depth"
+            "dr-74-beats-stochastic-depth",
+            "DR-Res 74",
+            5.25,
+            "SD-ResNet 110",
+            "DR-Res 74 outperforms ResNet-110 with stochastic depth (§4.1)",
         ),
         beats_printed(
-            "dr-74-beats-pre-activation", "DR-Res 74", 6.37, "Pre-ResNet 110", "… and the pre-activation ResNet-110"
+            "dr-74-beats-pre-activation",
+            "DR-Res 74",
+            6.37,
+            "Pre-ResNet 110",
+            "DR-Res 74 outperforms the pre-activation ResNet-110 (§4.1)",
         ),
         Claim(
             "similar-from-74-to-54",
-            "the performances of DR-Res 74 to 54 are similar (read here: within a point; printed: 0.76)",
+            "the errors of DR-Res 74, 66, 58 and 54 are similar (read here: within a point; printed: within 0.76)",
             lambda m: 1.0 - np.ptp([m[n] for n in GROUPS["ResNet-110"]], axis=0),
-            says="1 minus the largest difference",
+            says="1 minus the largest difference between two of the four errors",
         ),
         counted(
             "fewer-parameters",
-            "every DR-ResNet has fewer parameters than its counterpart",
+            "every DR-Res has fewer parameters than its ResNet",
             _fewer,
             "M",
-            "smallest difference",
+            "smallest difference: parameters of a ResNet minus parameters of a DR-Res",
         ),
         counted(
             "more-loops-fewer-parameters",
-            "the more loops, the fewer parameters (74 to 54)",
+            "the more loops, the fewer parameters (from DR-Res 74 to DR-Res 54)",
             _falls_with_loops,
             "M",
-            "smallest step",
+            "smallest decrease of the parameters from one network to the next",
         ),
     ),
     figure=bars([n for base, names in GROUPS.items() for n in (base, *names)]),
@@ -259,14 +267,15 @@ TABLE2 = Experiment(
     name="drnn/table2",
     imagenet=True,
     place="Table 2",
-    shows="ResNets and MobileNetV2 on ImageNet beside their recursive counterparts",
+    shows="the errors of ResNets and MobileNetV2 on ImageNet, beside those of their recursive counterparts",
     scales=at_scales(
         lambda: {name: smoke(*_stand_in(name, 4)) for name in STAND_INS},
         lambda: {name: quick(*_stand_in(name, 8)) for name in STAND_INS},
         lambda: {name: paper(recipe) for name, recipe in RESNETS.items()},
         small_says=(
-            "bottleneck nets of blocks (2, 2, 5, 2), (2, 2, 3, 2) twice and (2, 2, 2, 2) for ResNet-101, DR-ResNet 53 "
-            "and 47, of 8 to 256 maps, on CIFAR-10's images in place of ImageNet's",
+            "bottleneck nets of 8 to 256 maps: blocks (2, 2, 5, 2) for ResNet-101, (2, 2, 3, 2) for DR-ResNet 53, and "
+            "(2, 2, 2, 2) for DR-ResNet 47",
+            "CIFAR-10 images instead of ImageNet images",
         ),
     ),
     measure=per_arm(whole, top_five, sizes_and_macs),
@@ -293,64 +302,67 @@ TABLE2 = Experiment(
             "dr-53-computes-less",
             "DR-ResNet 53 MACs",
             "ResNet-101 MACs",
-            "… with less computation (printed: 35.2%)",
+            "DR-ResNet 53 needs less computation than ResNet-101 (printed: 35.2% less)",
             "M MACs",
+            says="MACs of `ResNet-101` minus MACs of `DR-ResNet 53`",
         ),
         better("dr-35-beats-resnet-50", "DR-ResNet 35", "ResNet-50", "DR-ResNet 35 outperforms ResNet-50 (§4.2)"),
         better(
             "dr-65-beats-resnet-101-in-top-5",
             "DR-ResNet 65 top-5",
             "ResNet-101 top-5",
-            "in top-5, too, DR-ResNet 65 performs better than ResNet-101",
+            "DR-ResNet 65 has a better top-5 accuracy than ResNet-101",
         ),
         better(
             "dr-35-beats-resnet-50-in-top-5",
             "DR-ResNet 35 top-5",
             "ResNet-50 top-5",
-            "… and DR-ResNet 35 better than ResNet-50",
+            "DR-ResNet 35 has a better top-5 accuracy than ResNet-50",
         ),
         Claim(
             "dr-53-as-good-as-resnet-101-in-top-5",
-            "… and DR-ResNet 53 as well as ResNet-101 (printed: 93.86 both; read here: not 0.2 worse)",
+            "DR-ResNet 53 has the same top-5 accuracy as ResNet-101 (printed: 93.86 for both; read here: at most 0.2 "
+            "points worse)",
             lambda m: m["ResNet-101 top-5"] - m["DR-ResNet 53 top-5"] + 0.2,
-            says="error difference plus 0.2",
+            says="top-5 error of ResNet-101 minus top-5 error of DR-ResNet 53, plus 0.2",
         ),
         Claim(
             "dr-mobilenet-as-good",
-            "DR-MobileNetV2 is as good as MobileNetV2 (printed: 71.8 both; read here: not 0.2 worse)",
+            "DR-MobileNetV2 is as good as MobileNetV2 (printed: 71.8 for both; read here: at most 0.2 points worse)",
             lambda m: m["MobileNetV2"] - m["DR-MobileNetV2"] + 0.2,
-            says="error difference plus 0.2",
+            says="error of MobileNetV2 minus error of DR-MobileNetV2, plus 0.2",
         ),
         better(
             "more-loops-beat-a-lower-rate",
             "DR-ResNet 47",
             "DR-ResNet 53, t = 0.65",
-            "more loops (DR-ResNet 47) perform better than a lower execution rate (DR-ResNet 53 at 0.65; §4.2)",
+            "more loops (DR-ResNet 47) perform better than a lower target rate (DR-ResNet 53 at 0.65; §4.2)",
         ),
         better(
             "still-more-loops-beat-a-still-lower-rate",
             "DR-ResNet 44",
             "DR-ResNet 53, t = 0.6",
-            "… and DR-ResNet 44 better than DR-ResNet 53 at 0.6",
+            "still more loops (DR-ResNet 44) perform better than a still lower target rate (DR-ResNet 53 at 0.6)",
         ),
         counted(
             "lower-rate-expects-more-loops",
-            "… although DR-ResNet 53 at 0.65 expects more loops than DR-ResNet 47 (§4.2; 10.502 and 10.055)",
+            "the expected number of loops is larger for DR-ResNet 53 at 0.65 than for DR-ResNet 47 (§4.2; 10.502, "
+            "10.055)",
             lambda m: m["DR-ResNet 53, t = 0.65 expected loops"] - m["DR-ResNet 47 expected loops"],
             "loops",
-            "difference",
+            "expected loops of DR-ResNet 53 at 0.65 minus expected loops of DR-ResNet 47",
         ),
         better(
             "lower-rate-higher-error",
             "DR-ResNet 53",
             "DR-ResNet 53, t = 0.65",
-            "at a lower target rate the error is higher (0.7 and 0.65)",
+            "DR-ResNet 53 has a higher error at a target rate of 0.65 than at 0.7",
         ),
         better(
             "lowest-rate-highest-error",
             "DR-ResNet 53, t = 0.65",
             "DR-ResNet 53, t = 0.6",
-            "… and at 0.6 higher still",
+            "DR-ResNet 53 has a higher error at a target rate of 0.6 than at 0.65",
         ),
     ),
     figure=bars(list(RESNETS)),
@@ -382,8 +394,9 @@ KINDS3 = {
     "gated": {},
 }
 SMALL_SAYS = (
-    "8, 16 and 32 maps; blocks (2, 3, 3), with three loops in groups 2 and 3, in place of ResNet-101's counterpart; "
-    "blocks (2, 7, 7) without loops as its base net; CIFAR-10's images in place of ImageNet's",
+    "a recursive net with 8, 16 and 32 maps, blocks (2, 3, 3), and three loops in groups 2 and 3 replaces the paper's",
+    "its base net, with blocks (2, 7, 7) and no loops, replaces ResNet-101",
+    "CIFAR-10 images replace ImageNet images",
 )
 
 
@@ -406,8 +419,9 @@ def small_arm(arm: str) -> Recipe:
 MEDIUM_ARMS = ("naive", "LVBN", "gated")
 MEDIUM_SAYS = (
     "DR-Res 32 of Table 1 (blocks (9, 3, 3), the last two groups loop four times) at half its width, with and without "
-    "gates and separate norms; on CIFAR-10's images in place of ImageNet's",
-    "the naive net starts with the others' learning rate, ten times that of the paper",
+    "gates and separate norms",
+    "CIFAR-10 images replace ImageNet images",
+    "the naive net starts with the same learning rate as the other nets; in the paper, it starts with a tenth of it",
 )
 
 
@@ -441,7 +455,7 @@ TABLE3 = Experiment(
     name="drnn/table3",
     imagenet=True,
     place="Table 3",
-    shows="parts of a recursive net: a norm for each loop (LVBN), gates, norm statistics of passed images (I-LVBN)",
+    shows="the effects of a norm for each loop (LVBN), of gates, and of norms over only the passed images (I-LVBN)",
     scales=at_arms(tuple(ROWS3)),
     measure=per_arm(whole, sizes_and_macs),
     units=UNITS,
@@ -455,7 +469,7 @@ TABLE3 = Experiment(
             "lvbn-is-crucial",
             "LVBN",
             "naive",
-            "LVBN is crucial: naive recursion errs more than LVBN, by more than 10 points",
+            "LVBN is crucial: the error of naive recursion is more than 10 points above that of LVBN",
             by=10.0,
         ),
         close(
@@ -463,39 +477,40 @@ TABLE3 = Experiment(
             "LVBN",
             "base net",
             1.5,
-            "with LVBN the result is similar to the base net's (within 1.5; printed: 0.73)",
+            "with LVBN, the error is similar to the base net's (read here: within 1.5 points; printed: within 0.73)",
         ),
         better(
             "gates-improve-lvbn",
             "gated",
             "LVBN",
-            "the dynamic recursive mechanism, with I-LVBN, improves over LVBN without gates",
+            "the dynamic recursive mechanism (gates with I-LVBN) has a lower error than LVBN without gates",
         ),
         better(
             "improved-lvbn-is-essential",
             "gated",
             "LVBN + gates",
-            "improved LVBN is essential: it errs less than LVBN with gates",
+            "improved LVBN is essential: with gates, it has a lower error than LVBN",
         ),
         less(
             "gates-reduce-cost",
             "gated MACs",
             "LVBN MACs",
-            "gates reduce the prediction cost (printed: by 35.2%)",
+            "gates reduce the cost of a prediction (printed: by 35.2%)",
             "M MACs",
+            says="MACs of `LVBN` minus MACs of `gated`",
         ),
         better(
             "longer-lvbn-beats-base",
             "LVBN, longer",
             "base net",
-            "with a smaller rate and more epochs LVBN alone outperforms the base net",
+            "with a smaller learning rate and more epochs, LVBN alone outperforms the base net",
         ),
     ),
     figure=bars(list(ROWS3)),
     notes=(
-        "*naive* is printed as failed. *gated* has gates and I-LVBN.",
-        "At *small* the naive net was trained like the others, with the same learning rate, and did not diverge; three "
-        "loops over two blocks per group may be too few for that.",
+        "The paper prints *naive* as failed. The net *gated* has gates and I-LVBN.",
+        "At *small*, the naive net was trained like the others, with the same learning rate, and did not diverge. "
+        "Three loops over few blocks may be too few for divergence.",
     ),
 )
 
@@ -515,31 +530,43 @@ FIGURE6 = Experiment(
     name="drnn/fig6",
     imagenet=True,
     place="Figure 6",
-    shows="test error of naive recursion and of LVBN, by epoch",
+    shows="the test errors of naive recursion and of LVBN, by epoch",
     scales=at_arms(("naive", "LVBN")),
     measure=per_arm(whole, named_whole, divergence),
     units={"loss": "nats", " area": "% error", " best": "points", " error": "% error"},
     claims=(
         Claim(
             "naive-diverges",
-            "naive recursion becomes divergent after a few epochs (read here: it ends 5 points above its best error)",
+            "naive recursion diverges after a few epochs (read here: its last error is over 5 points above its best "
+            "one)",
             lambda m: m["naive error above best"] - 5.0,
-            says="last minus best error of naive, minus 5",
+            says="last error of `naive` minus best error of `naive`, minus 5",
         ),
-        better("lvbn-beats-naive", "LVBN", "naive", "at the end LVBN errs less"),
+        better(
+            "lvbn-beats-naive", "LVBN", "naive", "at the end of training, LVBN has a lower error than naive recursion"
+        ),
         less(
             "naive-finds-no-good-solution",
             "LVBN best error",
             "naive best error",
-            "naive recursion reaches no good solution at any epoch",
+            "naive recursion finds no good solution at any epoch (read here: its best error is above LVBN's best "
+            "error)",
             "points",
+            says="best error of `naive` minus best error of `LVBN`",
         ),
-        less("lvbn-loss-ends-lower", "LVBN last loss", "naive last loss", "LVBN's training loss ends lower", "nats"),
+        less(
+            "lvbn-loss-ends-lower",
+            "LVBN last loss",
+            "naive last loss",
+            "at the end of training, LVBN has a lower training loss than naive recursion",
+            "nats",
+            says="last training loss of `naive` minus last training loss of `LVBN`",
+        ),
     ),
     figure=training_panels({" error": "test error (%)", " loss": "training loss (nats)"}),
     notes=(
-        "The paper starts the naive net at a tenth of the learning rate; so do its recipes at *paper*. At *small* "
-        "both have the same rate.",
+        "The paper starts the naive net at a tenth of the other nets' learning rate. Our recipes for the scale *paper* "
+        "do the same. At *small*, both nets have the same learning rate.",
     ),
 )
 

@@ -93,10 +93,11 @@ def _saves(name: str, what: str, where: str, within: float = 0.5, read: str = ""
     id = f"{name.lower().replace(' ', '-')}-saves-{kind}" + ("-over-all" if own else "")
     return counted(
         id,
-        f"{name} reduces {kind} by {printed:g}% from {base} ({where}; read here: within {within:g}{read})",
+        f"{name} reduces {kind} by {printed:g}% compared with {base} ({where}; read here: within {within:g} "
+        f"points{read})",
         lambda m: within - abs(_saved(m, name, base, what, own) - printed),
         "points",
-        f"{within:g} minus |counted saving − {printed:g}|",
+        f"{within:g} minus the absolute difference between the counted saving and {printed:g}%",
     )
 
 
@@ -126,12 +127,12 @@ def _near(found: Iterable[tuple[float, float]]) -> float:
     return 0.001 - max(abs(one - other) for one, other in found)
 
 
-ROUNDING = ", what the rounding of the printed 0.45 and 1.7M leaves"
+ROUNDING = ", because the printed 0.45M and 1.7M are rounded"
 
 COST = Experiment(
     name="drnn/cost",
     place="Tables 1 to 3, counted",
-    shows="parameters and multiply-adds of the published networks, with gates on their target, and their savings",
+    shows="the parameters and multiply-adds of the published networks if gates meet their target, and the savings",
     scales=exact_scales("only DR-Res 54, DR-Res 16 and their ResNets"),
     counts=costs,
     units={" saved": "%", " expected loops": "loops", f" {OVER_ALL}": "M MACs an image", **UNITS},
@@ -141,18 +142,18 @@ COST = Experiment(
         _saves("DR-ResNet 53", "MACs", "abstract, §4.2"),
         _saves("DR-Res 54", "params", "§4.1", 1.1, ROUNDING),
         _saves("DR-Res 54", "MACs", "§4.1"),
-        _saves("DR-Res 54", "MACs", "§4.1", 0.5, ", with the rate over all samples", OVER_ALL),
+        _saves("DR-Res 54", "MACs", "§4.1", 0.5, ", if the target rate is over all samples", OVER_ALL),
         _saves("DR-Res 16", "params", "§4.1"),
         _saves("DR-Res 16", "MACs", "§4.1"),
         contradicted(
             _saves("DR-ResNet 35", "params", "§4.2"),
-            "Table 2: 17.61M of ResNet-50's 25.56M are 31.1% less; 33.7% is beside AIG-ResNet-50's 26.56M",
+            "by Table 2, 17.61M is 31.1% less than ResNet-50's 25.56M; 33.7% is the saving from AIG-ResNet-50's 26.56M",
         ),
         _saves("DR-ResNet 35", "MACs", "§4.2"),
         counted(
             "expected-loops",
-            "DR-ResNet 53 expects 11.921 loops at 0.7 and 10.502 at 0.65, DR-ResNet 47 expects 10.055 at 0.7 (§4.2: "
-            "the second is larger than the third)",
+            "the expected number of loops is 11.921 for DR-ResNet 53 at a target rate of 0.7, 10.502 for DR-ResNet 53 "
+            "at 0.65, and 10.055 for DR-ResNet 47 at 0.7 (§4.2: the second number is larger than the third)",
             lambda m: _near(
                 [
                     (m["DR-ResNet 53 expected loops"], 11.921),
@@ -161,19 +162,19 @@ COST = Experiment(
                 ]
             ),
             "loops",
-            "0.001 minus the largest difference",
+            "0.001 minus the largest difference between a computed and a stated number",
         ),
     ),
     figure=bars(
         [f"{name} {what} saved" for name in PAIRS for what in ("params", "MACs")], "saved beside its base network (%)"
     ),
     notes=(
-        "*DR-Res 54*: a rate of 0.7 among the samples that reach a gate leaves 0.147 GMACs, 41.8% less than "
-        "ResNet-110; the printed 0.192 follows if 0.7 is the rate over all samples, a reading that contradicts all "
-        "ImageNet networks.",
-        "*DR-Res 16*: 19.4% counted, 22.0% from the printed 0.032 and 0.041. *DR-ResNet 35*: 15.8% counted, 17.8% "
-        "printed. The paper averages over test images with trained gates, which need not meet their target: rates of "
-        "0.65 and 0.77 in place of 0.7 and 0.8 would give the printed numbers.",
+        "*DR-Res 54*: if 0.7 is the rate among the samples that reach a gate, the network needs 0.147 GMACs, which is "
+        "41.8% less than ResNet-110. The printed 0.192 GMACs follow if 0.7 is the rate over all samples, but this "
+        "reading contradicts the numbers of all ImageNet networks.",
+        "*DR-Res 16*: we count a saving of 19.4%; the printed 0.032 and 0.041 GMACs give 22.0%. *DR-ResNet 35*: we "
+        "count 15.8%; 17.8% is printed. The paper averages over test images with trained gates, which need not meet "
+        "their target: rates of 0.65 and 0.77 instead of 0.7 and 0.8 would give the printed numbers.",
     ),
 )
 

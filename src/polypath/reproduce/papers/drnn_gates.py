@@ -73,24 +73,27 @@ FIGURE7 = Experiment(
     name="drnn/fig7",
     imagenet=True,
     place="Figure 7",
-    shows="mean and variance of channels before a block's first batch-norm, for passed and stopped images",
+    shows="the mean and variance of channels before a block's first norm, for images that a gate passes or stops",
     scales=at_arms((ARM,)),
     measure=statistics,
     units={" discrepancy": "standard deviations"},
     claims=(
         above(
             "passed-and-stopped-differ", "shallow discrepancy", 0.1,
-            "passed and stopped maps differ (read here: by 0.1 deviations)", "std",
+            "feature maps of passed and stopped images differ (read here: by more than 0.1 standard deviations)", "std",
+            says="discrepancy in the shallow group minus 0.1",
         ),
         less(
             "discrepancy-grows-with-depth", "shallow discrepancy", "deep discrepancy",
-            "the discrepancy increases in the deep layer: the gate is more confident there", "std",
+            "the discrepancy is larger in the deep layer, where the gate is more confident", "std",
+            says="discrepancy in the deep group minus discrepancy in the shallow group",
         ),
     ),
     figure=channel_lines([_panel(w, s) for w in ("shallow", "deep") for s in ("mean", "variance")]),
     notes=(
-        "*Shallow* and *deep* are the first and the last group with gates; the curves are of one block of each, the "
-        "discrepancy is the mean over channels and blocks of the distance of the two means in standard deviations.",
+        "*Shallow* and *deep* are the first and the last group with gates. The curves show one block of each group. "
+        "The discrepancy is the distance between the means of passed and stopped images, in standard deviations, "
+        "averaged over channels and blocks.",
     ),
 )  # fmt: skip
 
@@ -142,7 +145,7 @@ FIGURE8 = Experiment(
     name="drnn/fig8",
     imagenet=True,
     place="Figure 8",
-    shows="number of loops that test images take",
+    shows="the numbers of loops that test images run",
     scales=at_arms((ARM,)),
     measure=loop_counts,
     units={" loops": "loops", " share": "% of the most loops"},
@@ -155,25 +158,27 @@ FIGURE8 = Experiment(
     claims=(
         Claim(
             "loops-near-expectation",
-            "the average is close to what the target rate expects (printed: 11.74 and 11.921 of 23; read here: within "
-            "5% of the most)",
+            "the average number of loops is close to the number expected from the target rate (printed: 11.74 and "
+            "11.921 of 23; read here: they differ by less than 5% of the largest possible number)",
             lambda m: 5.0 - m["off target share"],
             "%",
-            "5 minus |mean − expected| in percent of the most loops",
+            "5 minus the absolute difference between the mean and the expected number of loops, in percent of the "
+            "largest possible number",
         ),
         above(
             "loops-vary",
             "deviation loops",
             0.5,
-            "the number of loops varies across images (printed deviation: 1.50)",
+            "the number of loops varies across images (printed standard deviation: 1.50; read here: above 0.5)",
             "loops",
+            says="standard deviation of the number of loops minus 0.5",
         ),
         counted(
             "expectation-as-printed",
-            "DR-ResNet-53 expects 11.921 loops at a target of 0.7",
+            "the expected number of loops of DR-ResNet-53 at a target rate of 0.7 is 11.921",
             _published_expectation,
             "loops",
-            "0.0005 minus |difference|",
+            "0.0005 minus the absolute difference between the computed number and 11.921",
         ),
     ),
     figure=_histogram,
@@ -249,7 +254,7 @@ FIGURE9 = Experiment(
     name="drnn/fig9",
     imagenet=True,
     place="Figure 9",
-    shows="test images that take few loops (easy) and many (hard)",
+    shows="test images that run few loops (easy) and many loops (hard)",
     scales=at_arms((ARM,)),
     measure=easy_and_hard,
     figure=_gallery,
@@ -257,15 +262,20 @@ FIGURE9 = Experiment(
     claims=(
         less(
             "many-loops-are-hard", "easy error", "hard error",
-            "images with many loops are hard (read here: the network errs more on the quarter with the most loops than "
-            "on that with the fewest)", "points",
+            "images with many loops are hard (read here: the error is higher on the quarter of the images with the "
+            "most loops than on the quarter with the fewest)", "points",
+            says="error on the hard quarter minus error on the easy quarter",
         ),
         less(
             "quarters-differ-in-loops", "easy loops", "hard loops",
-            "loop time varies across images: the two quarters differ in loops", "loops",
+            "the number of loops varies across images (read here: between the quarters with the most and the fewest)",
+            "loops", says="mean number of loops in the hard quarter minus that in the easy quarter",
         ),
     ),
-    notes=("Blur and occlusion of hard images are for the eye; the verdict is on how often they are misclassified.",),
+    notes=(
+        "Whether hard images are blurred or occluded can only be judged by looking at them. The verdict is about how "
+        "often these images are misclassified.",
+    ),
 )  # fmt: skip
 
 EXPERIMENTS = (FIGURE7, FIGURE8, FIGURE9)

@@ -80,18 +80,20 @@ GRADIENTS = Experiment(
     name="drnn/gradients",
     imagenet=True,
     place="§3 (pages lost)",
-    shows="growth of the gradient from a block's last loop back to its first, with one norm for all and with LVBN",
+    shows="the growth of the gradient from a block's last loop back to its first, with a shared norm and with LVBN",
     scales=at_arms(("naive", "LVBN")),
     measure=per_arm(whole, growth),
     units={" growth": "times", " loss": "nats"},
     claims=(
         less(
             "naive-gradient-grows-more", "LVBN growth", "naive growth",
-            "LVBN solves gradient explosion: without it the gradient grows more through the loops (§4.2)", "times",
+            "LVBN solves gradient explosion: without it, the gradient grows more through the loops (§4.2)", "times",
+            says="growth of the gradient: `naive` minus `LVBN`",
         ),
         above(
             "naive-gradient-explodes", "naive growth", 2.0,
-            "naive recursion's gradient explodes (abstract; read here: it doubles through a block)", "times",
+            "the gradient of naive recursion explodes (abstract; read here: it more than doubles through a block)",
+            "times", says="growth of the gradient in `naive` minus 2",
         ),
     ),
     figure=lines(
@@ -99,8 +101,9 @@ GRADIENTS = Experiment(
         "loop (0: before the first)", "‖gradient‖ over that behind the last loop", log=True,
     ),
     notes=(
-        f"Gradients of the loss with respect to each loop's input, on {IMAGES} training images in training mode, over "
-        "that after the last loop. Untrained, both nets are equal, since separate norms start alike.",
+        "The figure shows the gradient of the loss with respect to each loop's input, relative to the gradient after "
+        f"the last loop. It is measured on {IMAGES} training images in training mode. Before training, both nets are "
+        "equal, since separate norms start with equal values.",
     ),
 )  # fmt: skip
 
@@ -144,30 +147,32 @@ GATE_RATES = Experiment(
     name="drnn/gate-rates",
     imagenet=True,
     place="§3, §4.2 (target rate)",
-    shows="deviation of gates from their target, sampled as in training, without noise, and with corrected biases",
+    shows="the deviation of gates from their target rate: sampled as in training, without noise, with corrected biases",
     scales=at_arms(("gated",)),
     measure=rates,
     units={" target": "of 1", " blocks": "blocks", " MACs": "M MACs an image"},
     claims=(
         less(
             "evaluation-is-farther-off-than-sampling", "sampled off target", "evaluated off target",
-            "without noise gates are farther off their target than when they are sampled", "of 1",
+            "without noise, gates are farther from their target rate than when they are sampled", "of 1",
+            says="largest distance from the target rate: without noise minus sampled",
         ),
         less(
             "corrected-gates-are-nearer", "corrected off target", "evaluated off target",
-            "shifting their biases brings them nearer to it on test images", "of 1",
+            "with corrected biases, gates are nearer to their target rate on test images", "of 1",
+            says="largest distance from the target rate: without correction minus with correction",
         ),
         Claim(
             "corrected-gates-are-on-target",
-            "… to within 0.05",
-            lambda m: 0.05 - m["corrected off target"], "of 1", "0.05 minus the largest distance from the target",
+            "with corrected biases, gates are within 0.05 of their target rate on test images",
+            lambda m: 0.05 - m["corrected off target"], "of 1", "0.05 minus the largest distance from the target rate",
         ),
     ),
     figure=bars([f"{kind} off target" for kind in ("sampled", "evaluated", "corrected")], "largest distance from t"),
     notes=(
         f"Biases are corrected on {HELD_OUT:,} training images without augmentation, since these runs have no held-out "
-        "images, and judged on test images. *Sampled* is by gate, over the last epoch; the others are by block, over "
-        "its loops, which share one gate.",
+        "images. The rates are measured on test images, except *sampled*: these are the rates of each gate over the "
+        "last epoch. The others are the rates of each block over its loops, which share one gate.",
     ),
 )  # fmt: skip
 

@@ -88,7 +88,7 @@ DEEP, PLAIN = "fractal/column=4", "plain column=4"
 TABLE4 = Experiment(
     name="fractalnet/table4",
     place="Table 4",
-    shows="plain nets beside the columns of a fractal net, trained within it and extracted: error and training loss",
+    shows="the errors and training losses of plain nets and of columns that are extracted from a trained fractal net",
     scales=at_scales(
         lambda: _beside_plain(smoke(FractalNet(filters=(4, 4), columns=4), MIXED, batch_size=60)),
         lambda: _beside_plain(
@@ -119,39 +119,43 @@ TABLE4 = Experiment(
             "deepest-column-beats-plain",
             DEEP,
             PLAIN,
-            "the deepest column, taken out, errs less than a plain net of its depth trained alone",
+            "the deepest column, extracted from the fractal net, has a lower error than a plain net of its depth that "
+            "is trained alone",
         ),
         less(
             "deepest-column-loss-below-plain",
             f"{DEEP} loss",
             f"{PLAIN} loss",
-            "… and its training loss is lower",
+            "the deepest column has a lower training loss than a plain net of its depth that is trained alone",
             "nats",
+            says=f"training loss of `{PLAIN}` minus training loss of `{DEEP}`",
         ),
         better(
             "deepest-plain-degrades",
             "plain column=3",
             PLAIN,
-            "the deepest plain net errs more than the one of half its depth (degrades)",
+            "the deepest plain net has a higher error than the plain net of half its depth (degradation)",
         ),
         better(
             "deepest-column-beats-half-depth",
             DEEP,
             "fractal/column=3",
-            "the fractal net's deepest column errs less than the one of half its depth",
+            "the fractal net's deepest column has a lower error than its column of half the depth",
         ),
         better(
             "deepest-column-near-whole",
             DEEP,
             "fractal",
-            "the deepest column comes within 2 points of the whole fractal net",
+            "the error of the deepest column is at most 2 points above that of the whole fractal net",
             by=-2.0,
         ),
         above(
             "plain-160-fails",
             "plain 160 layers",
             90.0,
-            "a plain 160-layer net completely fails to converge (§4.2; read here: over 90% error of 100 classes)",
+            "a plain net of 160 layers completely fails to converge (§4.2; read here: its error on 100 classes is over "
+            "90%)",
+            says="error of `plain 160 layers` minus 90",
         ),
     ),
     figure=grouped_bars(
@@ -159,9 +163,9 @@ TABLE4 = Experiment(
         {"column of the fractal net": "fractal/", "plain net of its depth": "plain "},
     ),
     notes=(
-        "Columns have batch-norm recalibrated on 1,000 training images, except *as it stands*.",
-        "Six epochs at *small* are 480 steps, too few for 32 layers: the deepest column ends near chance (90%), so the "
-        "comparison is of early training.",
+        "Batch-norm of the columns is recalibrated on 1,000 training images, except in the rows *as it stands*.",
+        "At *small*, six epochs are 480 steps, which are too few for 32 layers. The deepest column ends near chance "
+        "(90%), so the comparison is about early training only.",
     ),
 )
 
@@ -237,9 +241,9 @@ def _table_1_claims(column: str, plus: str) -> tuple[Claim, ...]:
         _with_augmentation(plus),
         Claim(
             f"regularisation-helps-more-in-{column.lower()}",
-            f"{column}: they help more without augmentation than with it ({plus})",
+            f"{column}: drop-path and dropout help more without augmentation than with it ({plus})",
             lambda m: (m[plain] - m[full]) - (m[plain_plus] - m[full_plus]),
-            says="gain without augmentation minus gain with",
+            says="error reduction by drop-path and dropout without augmentation, minus that with augmentation",
         ),
     )
 
@@ -279,7 +283,7 @@ def _others() -> list[Claim]:
             "FractalNet",
             "Stochastic Depth",
             c,
-            "without regularisation FractalNet is superior to ResNet with stochastic depth (§4.2)",
+            "without regularisation, FractalNet is superior to ResNet with stochastic depth (§4.2)",
         )
         for c in ("C10", "C100")
     ]
@@ -294,7 +298,7 @@ def _others() -> list[Claim]:
             f"40 layers {c}",
             f"drop-path {c}",
             1.0,
-            f"{c}: at a depth of 40 the performance is consistent (§4.2; read here: within a point)",
+            f"{c}: 40 layers perform consistently with 20 layers (§4.2; read here: within a point)",
         )
         for c in ("C10", "C100")
     ]
@@ -304,7 +308,7 @@ def _others() -> list[Claim]:
 TABLE1 = Experiment(
     name="fractalnet/table1",
     place="Table 1, own rows",
-    shows="drop-path and dropout by augmentation, and the deepest column alone",
+    shows="the effect of drop-path and dropout, by augmentation, and the error of the deepest column alone",
     scales=at_scales(
         lambda: _table_1(smoke(FractalNet(filters=(4, 4), dropout=(0.0, 0.1)), MIXED)),
         lambda: _table_1(
@@ -329,8 +333,8 @@ TABLE1 = Experiment(
         },
         medium_says=MEDIUM_SAYS,
         small_says=(
-            "three blocks of (16, 32, 32) filters (12 layers), dropout 0, 0.1, 0.2; only CIFAR-10, for lack of local "
-            "CIFAR-100 and SVHN",
+            "three blocks of (16, 32, 32) filters (12 layers) with dropout rates of 0, 0.1 and 0.2",
+            "only CIFAR-10, since CIFAR-100 and SVHN are not available here",
         ),
     ),
     measure=per_arm(_with_deepest),
@@ -347,8 +351,9 @@ TABLE1 = Experiment(
         *_others(),
     ),
     notes=(
-        "The 40-layer row uses parameter reductions that are not described; plain C = 4 replaces it. *38.6M* has the "
-        "1×1 transitions that give the printed size. Numbers of ResNets are from CrescendoNet's Table I.",
+        "The paper does not describe how its 40-layer network saves parameters; here, a fractal net of four columns "
+        "replaces it. The rows *38.6M* have the 1×1 transitions that give the printed size. The numbers of ResNets are "
+        "from CrescendoNet's Table I.",
     ),
 )
 
@@ -364,14 +369,14 @@ TABLE2 = Experiment(
     name="fractalnet/table2",
     imagenet=True,
     place="Table 2",
-    shows="FractalNet of 34 layers beside ResNet-34 on ImageNet, ten crops",
+    shows="the errors of FractalNet of 34 layers and of ResNet-34 on ImageNet, with ten crops",
     scales=at_scales(
         lambda: {
             "FractalNet-34": smoke(FractalNet(filters=(4, 4), columns=2, stem="imagenet"), MIXED),
             "ResNet-34": smoke(ResNet(depth=8)),
         },
         paper=lambda: {"FractalNet-34": paper("fractalnet34-imagenet"), "ResNet-34": _resnet_34()},
-        paper_says=("both are trained by FractalNet's recipe, the ResNet without drop-path",),
+        paper_says=("both nets are trained by FractalNet's recipe, but the ResNet without drop-path",),
     ),
     measure=per_arm(whole),
     units={"loss": "nats, last epoch of training"},
@@ -380,7 +385,7 @@ TABLE2 = Experiment(
             "fractalnet-matches-resnet",
             "FractalNet-34",
             "ResNet-34",
-            "FractalNet matches ResNet at equal depth: at most half a point worse",
+            "FractalNet matches ResNet at equal depth (read here: its error is at most half a point higher)",
             by=-0.5,
         ),
     ),
@@ -399,16 +404,22 @@ def _deeper(depths: tuple[int, ...]) -> tuple[Claim, ...]:
     keys = [f"{d} layers" for d in depths]
     return (
         better(
-            f"{depths[1]}-layers-beat-{depths[0]}", keys[1], keys[0], f"{depths[1]} layers err less than {depths[0]}"
+            f"{depths[1]}-layers-beat-{depths[0]}",
+            keys[1],
+            keys[0],
+            f"{depths[1]} layers have a lower error than {depths[0]} layers",
         ),
         better(
-            f"{depths[-1]}-layers-beat-{depths[0]}", keys[-1], keys[0], f"{depths[-1]} layers err less than {depths[0]}"
+            f"{depths[-1]}-layers-beat-{depths[0]}",
+            keys[-1],
+            keys[0],
+            f"{depths[-1]} layers have a lower error than {depths[0]} layers",
         ),
         better(
             f"{depths[-1]}-layers-do-not-degrade",
             keys[-1],
             keys[-2],
-            f"{depths[-1]} layers err at most a point more than {depths[-2]} (no degradation)",
+            f"{depths[-1]} layers have an error of at most a point above that of {depths[-2]} layers (no degradation)",
             by=-1.0,
         ),
     )
@@ -417,7 +428,7 @@ def _deeper(depths: tuple[int, ...]) -> tuple[Claim, ...]:
 TABLE3 = Experiment(
     name="fractalnet/table3",
     place="Table 3",
-    shows="ever deeper fractal nets",
+    shows="the errors of fractal nets of growing depth",
     scales=at_scales(
         lambda: _depths(smoke(FractalNet(filters=(4, 4)), MIXED), 3),
         lambda: _depths(small(FractalNet(filters=(8, 16, 32, 32)), MIXED, data__train_images=4000, epochs=8), 4),
@@ -456,7 +467,7 @@ def _losses_along_training(run: Trained) -> Measured:
 FIGURE3 = Experiment(
     name="fractalnet/figure3",
     place="the figure of the introspection",
-    shows="the training loss of each column, run alone, along the training of the fractal net, and of a plain net",
+    shows="the training losses of a fractal net's columns, and of a plain net, during training",
     scales=at_scales(
         lambda: _deepest_beside_plain(smoke(FractalNet(filters=(4, 4)), MIXED, epochs=2, checkpoint_every=1, keep=2)),
         lambda: _deepest_beside_plain(
@@ -485,15 +496,18 @@ FIGURE3 = Experiment(
             "deepest-column-improves-later",
             "fractal/column=1 half way",
             "fractal/column=4 half way",
-            "the deepest column improves later than the shallowest",
+            "the deepest column improves later than the shallowest column (read here: half of the fall of its training "
+            "loss is reached later)",
             "epochs",
+            says="epoch at which half of the fall of the training loss is reached: `column=4` minus `column=1`",
         ),
         less(
             "deepest-column-loss-below-plain",
             "fractal/column=4 loss",
             "plain loss",
-            "in the end its loss is below that of a plain net of its depth trained alone",
+            "at the end of training, the deepest column has a lower training loss than a plain net of its depth",
             "nats",
+            says="training loss of `plain` minus training loss of `fractal/column=4`",
         ),
     ),
     figure=lines(
@@ -505,7 +519,7 @@ FIGURE3 = Experiment(
 ANYTIME = Experiment(
     name="fractalnet/anytime",
     place="§3.1, columns as an anytime classifier",
-    shows="error of the columns of one network against their cost",
+    shows="the errors of the columns of one network against their cost",
     scales=at_scales(
         lambda: {"fractal": smoke(FractalNet(filters=(4, 4)), MIXED)},
         lambda: {"fractal": small(FractalNet(filters=(16, 32, 32)), MIXED, data__train_images=4000)},
@@ -517,10 +531,13 @@ ANYTIME = Experiment(
     measure=per_arm(paths(recalibrated=1000), costs(), single=True),
     units={"params": "M", "MACs": "M"},
     claims=(
-        better("column-2-beats-1", "column=2", "column=1", "the column of twice the depth errs less (1 to 2)"),
-        better("column-3-beats-2", "column=3", "column=2", "the column of twice the depth errs less (2 to 3)"),
+        better("column-2-beats-1", "column=2", "column=1", "column 2 has a lower error than column 1"),
+        better("column-3-beats-2", "column=3", "column=2", "column 3 has a lower error than column 2"),
         better(
-            "whole-beats-deepest-column", "whole", "column=3", "the whole network errs less than its deepest column"
+            "whole-beats-deepest-column",
+            "whole",
+            "column=3",
+            "the whole network has a lower error than its deepest column",
         ),
     ),
     figure=against({"MACs of one image": (" MACs", "millions")}),

@@ -22,7 +22,7 @@ from polypath.reproduce.members import average, snapshot_members
 from polypath.reproduce.papers.dfn_imagenet import two_errors
 from polypath.reproduce.papers.drawing import training_panels
 from polypath.reproduce.papers.quick import EPOCHS, TRACED, quick
-from polypath.reproduce.papers.rows import beats_best, beats_printed, published_setting
+from polypath.reproduce.papers.rows import AREAS, beats_best, beats_printed, published_setting
 from polypath.reproduce.papers.shapes import millions, shapes
 from polypath.reproduce.published import table
 from polypath.reproduce.scales import at_scales, medium, paper, smoke
@@ -148,7 +148,7 @@ def _exact(_: Mapping[str, float]) -> float:
 TABLE1 = Experiment(
     name="gunn/table1",
     place="Table 1",
-    shows="GUNN-15 beside WideResNet-28-10: error, parameters, memory of training with batches of 64",
+    shows="the error, the parameters and the training memory (batches of 64) of GUNN-15 and WideResNet-28-10",
     scales=at_scales(
         lambda: {"GUNN-15": tiny_arm("GUNN")},
         lambda: {"GUNN-15": small_arm("GUNN")},
@@ -169,42 +169,48 @@ TABLE1 = Experiment(
     claims=(
         counted(
             "six-exact-parameter-counts",
-            "all six models have the printed numbers of parameters, exactly (§5.2, §5.3)",
+            "all six models have exactly the printed numbers of parameters (§5.2, §5.3)",
             _exact,
-            says="0.5 minus those that differ",
+            says="0.5 minus the number of models with another number of parameters",
         ),
         counted(
             "fewer-parameters-than-wrn",
             "GUNN-15 has fewer parameters than WRN-28-10",
             lambda m: m["WRN-28-10 params"] - m["GUNN-15 params"],
             "M",
-            "difference",
+            "parameters of WRN-28-10 minus parameters of GUNN-15",
         ),
         counted(
             "less-memory-than-wrn",
-            "GUNN-15 consumes less memory in training than WRN-28-10 (printed: 2.485 and 4.903 GB)",
+            "GUNN-15 needs less memory in training than WRN-28-10 (printed: 2.485 and 4.903 GB)",
             lambda m: m["WRN-28-10 memory"] - m["GUNN-15 memory"],
             "GB",
-            "difference",
+            "training memory of WRN-28-10 minus training memory of GUNN-15",
         ),
         counted(
             "conversion-keeps-memory",
-            "converting to GUNN does not affect the memory of training (§3.4; read here: by less than 2%)",
+            "conversion to GUNN does not affect the memory of training (§3.4; read here: it changes by less than 2%)",
             lambda m: 0.02 * m["SUNN-15 memory"] - abs(m["GUNN-15 memory"] - m["SUNN-15 memory"]),
             "GB",
-            "2% minus |difference|",
+            "2% of SUNN-15's training memory minus the absolute difference between SUNN-15's and GUNN-15's",
         ),
-        beats_printed("beats-wrn-cifar10", "GUNN-15", 4.17, "WRN-28-10", "CIFAR-10: GUNN-15 errs less than WRN-28-10"),
         beats_printed(
-            "beats-wrn-cifar100", "GUNN-15 C100", 20.50, "WRN-28-10", "CIFAR-100: GUNN-15 errs less than WRN-28-10"
+            "beats-wrn-cifar10", "GUNN-15", 4.17, "WRN-28-10", "CIFAR-10: GUNN-15 has a lower error than WRN-28-10"
+        ),
+        beats_printed(
+            "beats-wrn-cifar100",
+            "GUNN-15 C100",
+            20.50,
+            "WRN-28-10",
+            "CIFAR-100: GUNN-15 has a lower error than WRN-28-10",
         ),
     ),
     figure=bars(
         ["GUNN-15 memory", "SUNN-15 memory", "WRN-28-10 memory"], "memory of a step of training, batch 64 (GB)"
     ),
     notes=(
-        "Memory is counted from the shapes of the tensors held after the forward pass; the paper measured four GPUs, "
-        "with kernels' workspaces.",
+        "Memory is computed from the shapes of the tensors that are held after the forward pass. The paper measured it "
+        "on four GPUs, including the workspaces of kernels.",
     ),
 )
 
@@ -214,8 +220,8 @@ TABLE1 = Experiment(
 _18 = replace(TINY, channels=(8, 8, 8, 8), segments=(2, 2, 2, 2), parallel=False, last_width=0)
 _18_SMALL = replace(SMALL, channels=(16, 24, 32, 40), segments=(4, 4, 4, 4), parallel=False, last_width=0)
 NARROW_18 = (
-    "nets of four layers of 16 to 40 channels (wide: 24 to 60) without the parallel 1×1 conv, on CIFAR-10's "
-    "images in place of ImageNet's"
+    "nets of four layers of 16 to 40 channels (wide: 24 to 60) without the parallel 1×1 conv, on CIFAR-10 images "
+    "instead of ImageNet images"
 )
 STAGES = ("Conv2", "Conv3", "Conv4", "Conv5")
 
@@ -239,12 +245,12 @@ TABLE2 = Experiment(
     name="gunn/table2",
     imagenet=True,
     place="Table 2",
-    shows="GUNN-18 beside ResNet-152: error, parameters, maps",
+    shows="the error, the parameters and the sizes of feature maps of GUNN-18, beside ResNet-152",
     scales=at_scales(
         lambda: {"GUNN-18": smoke(_18)},
         lambda: {"GUNN-18": quick(_18_SMALL)},
         lambda: {"GUNN-18": paper("gunn18-imagenet")},
-        small_says=(NARROW_18, "parameters and maps are still those of the published network"),
+        small_says=(NARROW_18, "parameters and feature maps are still those of the published network"),
     ),
     measure=per_arm(two_errors, published_setting),
     counts=lambda scale: beside_resnet_152(),
@@ -262,26 +268,28 @@ TABLE2 = Experiment(
             "GUNN-18 achieves a better top-1 accuracy than ResNet-152 (Table 2)",
         ),
         beats_printed(
-            "beats-resnet-152-in-top-5", "GUNN-18 top-5", 6.2, "ResNet-152", "… and a better top-5 accuracy", "GUNN-18",
+            "beats-resnet-152-in-top-5", "GUNN-18 top-5", 6.2, "ResNet-152",
+            "GUNN-18 achieves a better top-5 accuracy than ResNet-152 (Table 2)", "GUNN-18",
         ),
         counted(
             "fewer-parameters-than-resnet-152",
-            "… while using a smaller number of parameters",
+            "GUNN-18 has fewer parameters than ResNet-152 (Table 2)",
             lambda m: m["ResNet-152 params"] - m["GUNN-18 params"],
             "M",
-            "difference",
+            "parameters of ResNet-152 minus parameters of GUNN-18",
         ),
         counted(
             "maps-as-printed",
-            "its layers see maps of the printed sizes, 112 to 14 a side (read here: in images of 224 pixels)",
+            "GUNN-18's layers have feature maps of the printed sizes, 112 to 14 pixels a side (read here: for images "
+            "of 224 pixels)",
             lambda m: 0.5 - sum(m[f"{stage} side"] != 112 / 2**i for i, stage in enumerate(STAGES)),
-            says="0.5 minus layers that differ",
+            says="0.5 minus the number of layers with another size",
         ),
     ),
     figure=bars(["GUNN-18", "GUNN-18 top-5"]),
     notes=(
-        "After a conv and a pool of stride 2 each, images of 224 pixels give maps of 56; the released code also has "
-        "56, 28, 14 and 7.",
+        "Images of 224 pixels give feature maps of 56 pixels after a conv and a pool, which both have stride 2. The "
+        "released code also has sizes of 56, 28, 14 and 7.",
     ),
 )  # fmt: skip
 
@@ -307,7 +315,7 @@ CYCLES = ScheduleConfig(kind="cyclic-cosine", cycles=3)
 TABLE3 = Experiment(
     name="gunn/table3",
     place="Table 3",
-    shows="GUNN-15, GUNN-24 and an ensemble of GUNN-24's snapshots",
+    shows="the errors of GUNN-15, GUNN-24 and an ensemble of GUNN-24's snapshots",
     scales=at_scales(
         lambda: {
             "GUNN-15": tiny_arm("GUNN"),
@@ -328,7 +336,10 @@ TABLE3 = Experiment(
                 ("GUNN-24 Ensemble", "gunn24-{}-snapshots"),
             )
         },
-        small_says=(NARROW, "GUNN-24 is two update units deep and no wider; three snapshots instead of six"),
+        small_says=(
+            NARROW,
+            "GUNN-24 has two update units for each segment and is not wider; three snapshots instead of six",
+        ),
     ),
     measure=alone_and_together,
     published={
@@ -337,13 +348,18 @@ TABLE3 = Experiment(
         for end, column in (("", "C10"), (" C100", "C100"))
     },
     claims=(
-        better("gunn-24-beats-15", "GUNN-24", "GUNN-15", "GUNN-24 errs less than GUNN-15"),
-        better("ensemble-beats-gunn-24", "GUNN-24 Ensemble", "GUNN-24", "GUNN-24 becomes more powerful with ensemble"),
+        better("gunn-24-beats-15", "GUNN-24", "GUNN-15", "GUNN-24 has a lower error than GUNN-15"),
+        better(
+            "ensemble-beats-gunn-24",
+            "GUNN-24 Ensemble",
+            "GUNN-24",
+            "an ensemble of GUNN-24's snapshots has a lower error than GUNN-24",
+        ),
         better(
             "ensemble-beats-last-snapshot",
             "GUNN-24 Ensemble",
             "GUNN-24 Ensemble, its last member",
-            "the ensemble errs less than its last snapshot alone",
+            "the ensemble of snapshots has a lower error than its last snapshot alone",
         ),
         *(
             claim
@@ -371,7 +387,7 @@ TABLE3 = Experiment(
                     "gunn/table3",
                     column,
                     lambda r: r["group"] == "second group" and "40-10" not in r["method"],
-                    f"{data}: GUNN-15 outperforms all of the second group but WRN-40-10",
+                    f"{data}: GUNN-15 outperforms all networks of the second group except WRN-40-10",
                 ),
             )
         ),
@@ -395,7 +411,7 @@ TABLE4 = Experiment(
     name="gunn/table4",
     imagenet=True,
     place="Table 4",
-    shows="SUNN-18, GUNN-18 and Wide GUNN-18 on ImageNet",
+    shows="the errors of SUNN-18, GUNN-18 and Wide GUNN-18 on ImageNet",
     scales=at_scales(
         lambda: {name: smoke(_of_18(_18, name)) for name in MODELS4},
         lambda: {name: quick(_of_18(_18_SMALL, name)) for name in MODELS4},
@@ -410,16 +426,21 @@ TABLE4 = Experiment(
         for end, column in (("", "top1_error"), (" top-5", "top5_error"))
     },
     claims=(
-        better("gunn-beats-sunn-in-top-1", "GUNN-18", "SUNN-18", "GUNN-18 errs less than SUNN-18 in top-1"),
-        better("gunn-beats-sunn-in-top-5", "GUNN-18 top-5", "SUNN-18 top-5", "… and in top-5"),
-        better("wide-beats-narrow", "Wide GUNN-18", "GUNN-18", "Wide GUNN-18 errs less than GUNN-18"),
+        better("gunn-beats-sunn-in-top-1", "GUNN-18", "SUNN-18", "GUNN-18 has a lower top-1 error than SUNN-18"),
+        better(
+            "gunn-beats-sunn-in-top-5",
+            "GUNN-18 top-5",
+            "SUNN-18 top-5",
+            "GUNN-18 has a lower top-5 error than SUNN-18",
+        ),
+        better("wide-beats-narrow", "Wide GUNN-18", "GUNN-18", "Wide GUNN-18 has a lower error than GUNN-18"),
         beats_best(
             "gunn-18-best-of-its-size",
             "GUNN-18",
             "gunn/table4",
             "top1_error",
             lambda r: not r["ours"] and r["params_millions"] < 36,
-            "GUNN-18 errs less than all others of its group, of up to 33.3M parameters",
+            "GUNN-18 has a lower error than all other networks of its group, which have up to 33.3M parameters",
         ),
         beats_best(
             "wide-gunn-18-best-of-its-size",
@@ -427,18 +448,18 @@ TABLE4 = Experiment(
             "gunn/table4",
             "top1_error",
             lambda r: not r["ours"] and 36 < r["params_millions"] < 100,
-            "Wide GUNN-18 errs less than all others of its group, SE-ResNeXt-101 among them",
+            "Wide GUNN-18 has a lower error than all other networks of its group, including SE-ResNeXt-101",
         ),
         beats_printed(
             "wide-gunn-18-beats-se-resnext",
             "Wide GUNN-18",
             20.70,
             "SE-ResNeXt-101",
-            "Wide GUNN-18 errs less than SE-ResNeXt-101 in top-1",
+            "Wide GUNN-18 has a lower top-1 error than SE-ResNeXt-101",
         ),
     ),
     figure=bars([f"{name}{end}" for end in ("", " top-5") for name in MODELS4]),
-    notes=("In top-5 the paper prints 5.52 for Wide GUNN-18 and 5.01 for SE-ResNeXt-101, and claims nothing.",),
+    notes=("The paper prints top-5 errors of 5.52 for Wide GUNN-18 and 5.01 for SE-ResNeXt-101, but claims nothing.",),
 )
 
 
@@ -456,7 +477,7 @@ ROW15 = {"SUNN-15": "SUNN", "GUNN-15": "GUNN", "GUNN-15-NoRes": "NoRes"}
 TABLE5 = Experiment(
     name="gunn/table5",
     place="Table 5",
-    shows="effect of gradual updates (GUNN against SUNN) and of residual learning (GUNN against NoRes)",
+    shows="the effects of gradual updates (GUNN against SUNN) and of residual learning (GUNN against NoRes)",
     scales=at_scales(
         lambda: {name: tiny_arm(kind) for name, kind in ROW15.items()},
         lambda: {name: small_arm(kind) for name, kind in ROW15.items()},
@@ -467,7 +488,7 @@ TABLE5 = Experiment(
         },
         lambda: {name: medium_arm(kind) for name, kind in ROW15.items() if kind != "NoRes"},
         small_says=(NARROW,),
-        medium_says=(HALF, "without the row of no residual learning"),
+        medium_says=(HALF, "no network without residual learning"),
     ),
     measure=per_arm(whole),
     units={" loss": "nats"},
@@ -483,32 +504,34 @@ TABLE5 = Experiment(
             "gunn-15-beats-sunn-15-cifar10",
             "GUNN-15",
             "SUNN-15",
-            "CIFAR-10: GUNN-15 errs less than SUNN-15, the network before conversion (§6.3)",
+            "CIFAR-10: GUNN-15 has a lower error than SUNN-15, the network before conversion (§6.3)",
         ),
         better(
             "residual-helps-cifar10",
             "GUNN-15",
             "GUNN-15-NoRes",
-            "CIFAR-10: GUNN-15 errs less than without residual learning (§6.3)",
+            "CIFAR-10: GUNN-15 has a lower error than without residual learning (§6.3)",
         ),
-        better("gunn-24-beats-sunn-24-cifar10", "GUNN-24", "SUNN-24", "CIFAR-10: GUNN-24 errs less than SUNN-24"),
+        better(
+            "gunn-24-beats-sunn-24-cifar10", "GUNN-24", "SUNN-24", "CIFAR-10: GUNN-24 has a lower error than SUNN-24"
+        ),
         better(
             "gunn-15-beats-sunn-15-cifar100",
             "GUNN-15 C100",
             "SUNN-15 C100",
-            "CIFAR-100: GUNN-15 errs less than SUNN-15",
+            "CIFAR-100: GUNN-15 has a lower error than SUNN-15",
         ),
         better(
             "residual-helps-cifar100",
             "GUNN-15 C100",
             "GUNN-15-NoRes C100",
-            "CIFAR-100: GUNN-15 errs less than without residual learning",
+            "CIFAR-100: GUNN-15 has a lower error than without residual learning",
         ),
         better(
             "gunn-24-beats-sunn-24-cifar100",
             "GUNN-24 C100",
             "SUNN-24 C100",
-            "CIFAR-100: GUNN-24 errs less than SUNN-24",
+            "CIFAR-100: GUNN-24 has a lower error than SUNN-24",
         ),
     ),
     figure=bars(),
@@ -517,7 +540,7 @@ TABLE5 = Experiment(
 FIGURE3 = Experiment(
     name="gunn/fig3",
     place="Figure 3",
-    shows="training of a 15-layer network before (SUNN) and after conversion to GUNN",
+    shows="the training of a 15-layer network before (SUNN) and after conversion to GUNN",
     scales=at_scales(
         lambda: {name: tiny_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},
         lambda: {name: small_arm(ROW15[name]) for name in ("SUNN-15", "GUNN-15")},
@@ -533,16 +556,23 @@ FIGURE3 = Experiment(
     claims=(
         less(
             "loss-falls-faster", "GUNN-15 loss area", "SUNN-15 loss area",
-            "GUNN is easier to train: its training loss falls faster (mean over the epochs)", "nats",
+            "GUNN is easier to train: its training loss falls faster (read here: its mean over the epochs is lower)",
+            "nats", says="mean training loss over the epochs: SUNN-15 minus GUNN-15",
         ),
         less(
             "error-falls-faster", "GUNN-15 error area", "SUNN-15 error area",
-            "GUNN performs better all along: its test error falls faster (mean over the epochs)", "points",
+            "GUNN performs better throughout training: its test error falls faster (read here: its mean over the "
+            "epochs is lower)", "points", says="mean test error over the epochs: SUNN-15 minus GUNN-15",
         ),
-        better("lower-error-at-the-end", "GUNN-15", "SUNN-15", "… and at the end it errs less"),
+        better(
+            "lower-error-at-the-end", "GUNN-15", "SUNN-15",
+            "at the end of training, GUNN-15 has a lower error than SUNN-15",
+        ),
     ),
     figure=training_panels({" loss": "training loss (nats)", " error": "test error (%)"}),
-    notes=("The text shows the figure's curves without numbers.",),
+    notes=(
+        "The figure's curves are missing in our copy of the paper, and its text does not state their numbers.", AREAS,
+    ),
 )  # fmt: skip
 
 EXPERIMENTS = (TABLE1, TABLE2, TABLE3, TABLE4, TABLE5, FIGURE3)

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from polypath.reproduce import published
-from polypath.reproduce.claims import Claim
+from polypath.reproduce.claims import Claim, beyond
 from polypath.reproduce.measured import Measured
 from polypath.reproduce.trained import Trained
 
 Values = Mapping[str, Any]
+AREAS = "*Loss area* and *error area* are the training loss and the test error, each averaged over the epochs."
+"""A note for experiments that measure these values."""
 
 
 def rows_of(m: Values, kind: str, end: str = "") -> dict[int, Any]:
@@ -41,14 +43,14 @@ def gaps(m: Values, worse: str, better: str, end: str = "") -> dict[int, Any]:
 
 def always(id: str, worse: str, better: str, text: str, end: str = "", by: float = 0.0) -> Claim:
     """Claim that ``better`` has a lower error than ``worse`` in every row, by more than ``by`` points."""
-    says = f"smallest error of {worse} minus that of {better}" + (f", minus {by:g}" if by else "")
+    says = f"smallest difference over the rows: error of {worse} minus error of {better}{beyond(by)}"
     return Claim(id, text, lambda m: np.min(list(gaps(m, worse, better, end).values()), axis=0) - by, says=says)
 
 
-def on_average(id: str, worse: str, better: str, text: str, end: str = "", unit: str = "points") -> Claim:
-    """Claim that ``better`` has a smaller value than ``worse``, on average over the rows."""
-    says = f"{worse} minus {better}, mean over rows"
-    return Claim(id, text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), unit, says)
+def on_average(id: str, worse: str, better: str, text: str, end: str = "") -> Claim:
+    """Claim that ``better`` has a lower error than ``worse``, on average over the rows."""
+    says = f"error of `{worse}` minus error of `{better}`, averaged over the rows"
+    return Claim(id, text, lambda m: np.mean(list(gaps(m, worse, better, end).values()), axis=0), says=says)
 
 
 def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: int = 0, most: int = 10**6) -> Claim:
@@ -58,15 +60,16 @@ def slope(id: str, kind: str, text: str, *, falls: bool, end: str = "", least: i
     def statistic(m: Values) -> Any:
         return _slope({r: v for r, v in rows_of(m, kind, end).items() if least <= r <= most}, kind, falls)
 
-    return Claim(id, text, statistic, "points a layer", f"slope of {kind}" + (", sign turned" if falls else ""))
+    limits = f", from depth {least} on" if least else f", up to depth {most}" if most < 10**6 else ""
+    says = f"{'negated ' if falls else ''}least-squares slope of the error of `{kind}` over the depth{limits}"
+    return Claim(id, text, statistic, "points a layer", says)
 
 
 def gap_grows(id: str, worse: str, better: str, text: str, end: str = "") -> Claim:
     """Claim that the gap between two kinds grows along the rows, judged by the least-squares slope."""
     name = f"{worse} minus {better}"
-    return Claim(
-        id, text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", f"slope of {name}"
-    )
+    says = f"least-squares slope over the depth: error of {worse} minus error of {better}"
+    return Claim(id, text, lambda m: _slope(gaps(m, worse, better, end), name, False), "points a layer", says)
 
 
 def _slope(values: Mapping[int, Any], what: str, falls: bool) -> Any:
@@ -106,4 +109,4 @@ def beats_printed(id: str, key: str, number: float, whose: str, text: str, arm: 
     def statistic(m: Values) -> Any:
         return m[f"{arm or key}{SETTING}"] * number - m[key]
 
-    return Claim(id, text, statistic, says=f"{whose}'s printed {number:g} minus error of {key}")
+    return Claim(id, text, statistic, says=f"printed error of {whose} ({number:g}) minus error of `{key}`")

@@ -45,13 +45,21 @@ class Suspect(NamedTuple):
 
 
 SUSPECTS = {
-    "batch-norm-statistics": Suspect("batch-norm statistics", f"as printed/{DEEP}", f"as printed/{ANEW}"),
-    "a-column-a-block": Suspect("a column drawn anew at each block", f"a column a block/{ANEW}", f"as printed/{ANEW}"),
-    "several-draws": Suspect("several draws a mini-batch", f"ten draws a mini-batch/{ANEW}", f"as printed/{ANEW}"),
-    "channel-dropout": Suspect("channel instead of element dropout", f"channel dropout/{ANEW}", f"as printed/{ANEW}"),
-    "no-transitions": Suspect("growth without transitions", f"as printed/{ANEW}", f"transitions/{ANEW}"),
+    "batch-norm-statistics": Suspect(
+        "batch-norm statistics that are not recalibrated", f"as printed/{DEEP}", f"as printed/{ANEW}"
+    ),
+    "a-column-a-block": Suspect(
+        "drop-path that draws a column for each block", f"a column a block/{ANEW}", f"as printed/{ANEW}"
+    ),
+    "several-draws": Suspect(
+        "several drop-path draws per mini-batch", f"ten draws a mini-batch/{ANEW}", f"as printed/{ANEW}"
+    ),
+    "channel-dropout": Suspect(
+        "dropout of channels instead of elements", f"channel dropout/{ANEW}", f"as printed/{ANEW}"
+    ),
+    "no-transitions": Suspect("channels that grow without transitions", f"as printed/{ANEW}", f"transitions/{ANEW}"),
     "shared-norms": Suspect(
-        "shared instead of own norms", f"tied, shared norms/{DEEP}", f"tied, norms of its own/{DEEP}"
+        "shared norms instead of separate ones", f"tied, shared norms/{DEEP}", f"tied, norms of its own/{DEEP}"
     ),
 }
 """The suspects, by the id of the claim about them."""
@@ -95,7 +103,7 @@ def _answer(result: Result) -> str:
 EXPERIMENT = Experiment(
     name="fractalnet/suspects",
     place="Table 1, last row, and its re-implementations",
-    shows="error of the deepest column alone when one thing at a time is done differently from the paper",
+    shows="the error of the deepest column alone when one thing at a time is done differently from the paper",
     scales=at_scales(
         lambda: _arms(
             smoke(FractalNet(filters=(4, 4, 4), dropout=(0.0, 0.1, 0.2)), DropPath(mode="mixed"), batch_size=60)
@@ -119,27 +127,32 @@ EXPERIMENT = Experiment(
         ),
         small_says=(
             "three blocks of (16, 32, 32) filters and three columns (12 layers) instead of five blocks and 20 layers",
-            "dropout 0, 0.1, 0.2; tied arms train for half of the epochs, since each of their steps runs a local "
-            "sample and all columns (they are compared only with each other)",
+            "dropout rates of 0, 0.1 and 0.2",
+            "tied arms train for half of the epochs, since each of their steps runs a local sample and all columns "
+            "(they are compared only with each other)",
             "ten draws per mini-batch, of 5 images each, replace draws per sample; batch-norm is over those 5",
         ),
-        paper_says=("tied arms half of the epochs; ten draws per mini-batch replace draws per sample",),
+        paper_says=("tied arms train for half of the epochs; ten draws per mini-batch replace draws per sample",),
     ),
     measure=per_arm(paths(("whole", DEEP)), paths(("whole", DEEP), recalibrated=1000, suffix=" re-estimated")),
     claims=(
-        *(better(id, s.right, s.worse, f"{s.name}: the deepest column errs more for it") for id, s in SUSPECTS.items()),
+        *(
+            better(id, s.right, s.worse, f"the deepest column has a higher error with {s.name}")
+            for id, s in SUSPECTS.items()
+        ),
         better(
             "deepest-column-falls-short",
             "as printed",
             f"as printed/{DEEP}",
-            "the deepest column as it stands errs over 2 points more than the whole network",
+            "without recalibration, the deepest column's error is more than 2 points above that of the whole network",
             by=2.0,
         ),
         better(
             "near-whole-when-recalibrated",
             f"as printed/{ANEW}",
             "as printed re-estimated",
-            "re-estimated, it comes within 2 points of the whole network (printed, CIFAR-100: 0.85)",
+            "with recalibrated batch-norm, the deepest column's error is at most 2 points above that of the whole "
+            "network (printed for CIFAR-100: 0.85)",
             by=-2.0,
         ),
     ),

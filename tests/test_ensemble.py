@@ -251,7 +251,7 @@ def test_it_compiles():
         ({"paths": []}, "at least one path"),
         ({"paths": ["route=RLL", "route=RLL"]}, "appears twice"),
         ({"paths": {"a": "route=RLL", "b": "route=RLL"}}, "count twice"),
-        ({"paths": ["route=RL"]}, "3 letters"),
+        ({"paths": ["route=RL"]}, "route 'RL' has 2 letters: must have 3, one for each of the 3 fusions"),
         ({"paths": "route=RLL"}, "must be a list"),
         ({"paths": {"a.b": "route=RLL"}}, "letters, digits"),
         ({"paths": {"train": "route=RLL"}}, "no attribute of nn.Module"),

@@ -132,7 +132,7 @@ def test_what_timms_scripts_pass_to_every_model():
     ("name", "options", "message"),
     [
         ("crescendonet_32", {"pretrained": True}, r"no weights for 'crescendonet_32'; use polypath.load"),
-        ("crescendonet_32.a1", {}, "no tags"),
+        ("crescendonet_32.a1", {}, "no weights with this tag; the tags of 'crescendonet_32' are: none"),
         ("crescendonet_32", {"features_only": True, "feature_cls": "hook"}, "feature_cls='hook': must be 'getter'"),
         ("crescendonet_32", {"features_only": True, "out_indices": (0, 3)}, r"indices = \(0, 3\)"),
         ("gunn_small", {"drop_rate": 0.5}, "drop_rate=0.5: 'gunn_small' has no such argument"),

@@ -90,7 +90,7 @@ def test_a_row_an_image_in_the_order_of_the_files(files, tmp_path):
     assert [row["file"] for row in rows] == list(map(str, files))
     bad = [row for row in rows if row["error"]]
     assert [os.path.basename(row["file"]) for row in bad] == ["05a.jpg", "zz.jpg"]
-    assert all(row["error"].startswith("not an image") and not row["class"] + row["path"] for row in bad)
+    assert all(row["error"].startswith("this is not an image") and not row["class"] + row["path"] for row in bad)
     assert {row["path"] for row in rows if not row["error"]} == {"small"}
     assert rows[0]["class"] == CLASSES[1]
     assert float(rows[0]["probability"]) == pytest.approx(1 / 1.07, abs=1e-6)  # in a batch of 8, one of them bad
@@ -300,7 +300,7 @@ def test_nothing_but_bad_images(tmp_path, set_times, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     assert main(["predict", str(tmp_path), "--out", str(tmp_path / "a.csv"), *QUICK]) == 2
     assert "none of 1 images could be classified; " in capsys.readouterr().err
-    assert rows_of(tmp_path / "a.csv")[0]["error"].startswith("not an image")
+    assert rows_of(tmp_path / "a.csv")[0]["error"].startswith("this is not an image")
 
 
 @pytest.mark.slow

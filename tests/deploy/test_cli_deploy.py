@@ -77,7 +77,7 @@ def test_bad_images_are_listed_and_the_others_answered(folder, set_times, capsys
     assert [line.split()[0] for line in out.splitlines()[3:]] == [f"{folder}/{n}.png" for n in ("0", "1", r"caf\xe9")]
     assert "not classified: 3 of 6 images" in err
     told = [line.strip() for line in err.splitlines() if line.startswith("  ")]
-    assert told[0].startswith(f"{folder}/bad.jpg: not an image")
+    assert told[0].startswith(f"{folder}/bad.jpg: this is not an image")
     assert told[1:] == [
         f"{folder}/gone.png: No such file or directory",
         f"{folder}/pipe.png: must be a regular file, but is a pipe",
@@ -188,7 +188,7 @@ def test_places_without_images_are_status_2(tmp_path, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     for places, words in (
         ([str(tmp_path / "none.png")], "no such file"),
-        ([str(tmp_path / "bad.jpg"), *QUICK], "bad.jpg: not an image"),
+        ([str(tmp_path / "bad.jpg"), *QUICK], "bad.jpg: this is not an image"),
         ([str(SHIPPED)], "add images"),
     ):
         assert main(["predict", *places]) == 2

@@ -108,7 +108,7 @@ def test_a_step_that_reads_what_is_not_there_is_refused(nested, tmp_path):
     opened = Bundle.open(folder)  # as it says; graphs are checked when they are read
     step = opened.ladder[0].step
     assert step is not None
-    with pytest.raises(GraphRefused, match="it has 1 outputs; must have 2"):
+    with pytest.raises(GraphRefused, match="the graph has 1 outputs: must have 2"):
         opened.graphs.step(step)
 
 

@@ -238,7 +238,7 @@ def test_torch_runs_float_only(mixed, whole, stood_in, caplog):
     with caplog.at_level(logging.INFO, "polypath"):
         assert len(AnytimePredictor(mixed, "torch").bundle.paths) == 2
     assert "paths in int8 are left out: torch cannot run them" in caplog.text
-    with pytest.raises(ValueError, match="'whole@int8' is in int8, but runtime 'torch' runs float32"):
+    with pytest.raises(ValueError, match="'whole@int8' is in int8, but runtime 'torch' runs only float32"):
         open_runtime("torch", mixed).prepare("whole@int8", 1)
     for precision in ("auto", "int8"):
         with pytest.raises(ValueError, match="runtime torch cannot run int8 paths"):

@@ -278,7 +278,10 @@ def two(tmp_path):
         (lambda v: v["paths"][0].update(network="b"), "'a/column=1.onnx' is used by a path of another network"),
         (lambda v: v["paths"][0]["files"].update(onnx="held_out.safetensors"), "used by a path of another network"),
         (lambda v: v.update(paths=[p for p in v["paths"] if p["network"] == "a"]), "'b' has no path"),
-        (lambda v: v["paths"][0].update(precision="int8"), "precision"),
+        (
+            lambda v: v["paths"][0].update(precision="int8"),
+            "'a:column=1' in int8 must state its errors by kind of instructions",
+        ),
         (lambda v: v["paths"][0].update(errors={"avx2": {"error": 101}}), r"error = 101: expected a number <= 100"),
         (lambda v: v["paths"][0].update(name="b:column=1"), "two paths have the name"),
     ],

@@ -39,7 +39,7 @@ def test_a_linear_time_is_found_and_negative_ones_are_not() -> None:
     falling = fitted(rows, [1.0 - 1e-8 * row["MACs"] for row in rows])
     assert min(falling.ms.values()) == 0.0
     assert falling.worst >= falling.error > 0
-    with pytest.raises(ValueError, match="1 timed path"):
+    with pytest.raises(ValueError, match="number of timed paths = 1: must be at least two"):
         fitted(rows[:1], [1.0])
 
 

@@ -183,7 +183,7 @@ def asked_twice(port: int, sent: bytes) -> list[bytes]:
             got = b""
             while not whole(got) and (piece := link.recv(65536)):
                 got += piece
-            answers.append(re.sub(rb"date: [^\r]*|[0-9.]+ ms that|_ms\": [0-9.]+|length: \d+", b"", got))
+            answers.append(re.sub(rb"date: [^\r]*|budget of [0-9.]+ ms|_ms\": [0-9.]+|length: \d+", b"", got))
     return answers
 
 

@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(
     monkeypatch.setattr(module, "write_json", full)
     with caplog.at_level(logging.WARNING):
         add_looks(tmp_path, "paths", 2)
-    assert "2 looks at its test images are not counted (Read-only file system)" in caplog.text
+    assert "2 looks at test images could not be counted (Read-only file system)" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["[]", '{"paths": "many"}', "{"])

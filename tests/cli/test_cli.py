@@ -101,7 +101,10 @@ MISTAKES = {
     "value of another type": (["train", "crescendonet-digits", "--optim.lr", "fast"], "--optim.lr"),
     "illegal choice": (["train", "crescendonet-digits", "--data.resize", "bend"], "'crop', 'squash', 'pad'"),
     "refused value": (["train", "crescendonet-digits", "--optim.momentum", "1.5"], "momentum = 1.5"),
-    "no images": (["train", "crescendonet-digits", "--data.source", "no/such/folder"], "no such folder"),
+    "no images": (
+        ["train", "crescendonet-digits", "--data.source", "no/such/folder"],
+        "'no/such/folder': does not exist; give a folder",
+    ),
     "unknown split": (["train", "crescendonet-digits", "--data.train-split", "tarin"], "tarin"),
     "few outputs": (["train", "crescendonet-digits", "--model.num-classes", "4"], "digits has 10 classes"),
     "small images": (["train", "crescendonet-digits", "--data.size", "2"], "at least"),
@@ -165,7 +168,7 @@ def test_recipes(capsys):
     assert status == 0
     assert "crescendonet-digits" in out
     status, out, _ = run(capsys, "recipes", "crescendonet_128-cifar10")
-    assert "the rate used is not stated" in out
+    assert "the rate is not stated: 0.3, as in the paper's example" in out
     shown = json.loads(run(capsys, "recipes", "crescendonet_128-cifar10", "--json")[1])
     shown.pop("about")
     assert recipe_from_json(shown) == get_recipe("crescendonet_128-cifar10")
@@ -377,11 +380,11 @@ def test_extract_corrects_gates_on_held_out_images(capsys, mine, tmp_path):
         "group3.block2.gate.last.bias",
     }
     status, out, _ = run(capsys, *argv, "--out", tmp_path / "again")
-    assert "of 40 held-out images that reach them" in out
+    assert "of the held-out images (40) that reach them" in out
     assert "target 0.6 ± 0.01" in out
 
     again = ["extract", tmp_path / "run/model", "--paths", "whole", "--gate-rate", "0.6", "--out", tmp_path / "x"]
-    assert "corrected on held-out images, and this is not a run" in refused(capsys, *again)
+    assert "corrected on held-out images, but this is not a run" in refused(capsys, *again)
     none = ["extract", mine, "--paths", "branches=1", "--gate-rate", "0.6", "--out", tmp_path / "x"]
     assert "no gates" in refused(capsys, *none)
     assert "'1.5' is not" in refused(capsys, *none[:5], "1.5", *none[6:])
@@ -445,7 +448,10 @@ def test_few_held_out_images_score_nothing_and_leave_no_path_out(runs, monkeypat
     with caplog.at_level("WARNING", "polypath"):
         network = network_of(FinishedRun(runs / "mine"))
     assert network.held_out is None
-    assert "fewer than 10000: all paths stay, without errors and calibration" in caplog.text
+    told = (
+        "has 40 held-out images (data.validation), but 10000 are needed: all paths stay, without errors and calibration"
+    )
+    assert told in caplog.text
 
 
 @pytest.mark.slow

@@ -323,9 +323,13 @@ def test_batches_from_a_configuration() -> None:
         assert sum(len(y) for _, y in seen) == n
         assert seen[0][0].shape == (500, 1, 8, 8)
     plain = dataclasses.replace(config, validation=0)
-    with pytest.raises(ValueError, match="part 'validation': digits has train, test"):
+    with pytest.raises(
+        ValueError, match="part = 'validation': must be one of the parts of digits, which are train, test"
+    ):
         evaluation_batches(load_images(plain), plain, 50, "validation")
-    with pytest.raises(ValueError, match="part 'name': digits has train, validation, test"):
+    with pytest.raises(
+        ValueError, match="part = 'name': must be one of the parts of digits, which are train, validation, test"
+    ):
         evaluation_batches(data, config, 50, "name")  # pyright: ignore[reportArgumentType] (wrong on purpose)
 
 

@@ -256,7 +256,7 @@ def test_subsets_are_chosen_by_name(parquet_folder: Write) -> None:
     with pytest.raises(ValueError, match=r"subset = None: folder .* has several subsets; choose one of large, small"):
         load_images(DataConfig(source=str(root)))
     assert len(load_images(DataConfig(source=str(root), subset="small")).train) == 6
-    with pytest.raises(ValueError, match=r"subset = 'tiny': folder .* has large, small"):
+    with pytest.raises(ValueError, match=r"subset = 'tiny': does not exist; folder .* has large, small"):
         load_images(DataConfig(source=str(root), subset="tiny"))
 
 

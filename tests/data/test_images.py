@@ -175,7 +175,7 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, kind):
 def test_files_are_named_as_they_can_be_shown(tmp_path):
     file = tmp_path / os.fsdecode(b"caf\xe9\n.png")
     file.write_bytes(b"no image")
-    with pytest.raises(BrokenImage, match=r"caf\\xe9\\n\.png: not an image"):
+    with pytest.raises(BrokenImage, match=r"caf\\xe9\\n\.png: this is not an image, or its format"):
         open_image(file)
     with pytest.raises(BrokenImage, match=r"\\xe9: No such file"):
         open_image(tmp_path / os.fsdecode(b"\xe9"))

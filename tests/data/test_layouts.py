@@ -277,5 +277,5 @@ def test_names_that_are_not_utf8(image_folder: Write, where: str, options: dict)
     assert (classes[0], train, test) == ("cat" if where == "file" else r"caf\xe9", 10, 2)
     (root / "dog" / f"{odd}.png").write_bytes(b"broken")
     if not options.get("streaming"):
-        with pytest.raises(ValueError, match=r"dog/caf\\xe9\.png \(not an image, "):
+        with pytest.raises(ValueError, match=r"dog/caf\\xe9\.png \(this is not an image, "):
             opened(root, **options)

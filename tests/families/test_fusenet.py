@@ -132,7 +132,7 @@ def test_concatenated_fusions_have_no_choices():
         assert net.get_submodule("head.classifier").in_features == width
         assert net(images()).shape == (2, 10)
         assert net.named_paths().keys() == {"whole"}
-        with pytest.raises(ValueError, match="always alive"):
+        with pytest.raises(ValueError, match=r"join 'fusion1\.join' is a concat, so all its operands L, R must run"):
             net.paths("fusion1.join=L")
 
 
@@ -169,7 +169,10 @@ def test_side_is_inception_like_without_shortcuts():
     assert net.path_names == ("stream=1", "stream=2")
     assert net.wiring.longest(net.paths("route=R1R2R1R2")) == 10
     assert set(pp.extract(net, "stream=2").wiring.joins) == set()
-    for text, told in (("route=LR1R1R1", "write R1, R2"), ("units=1", "unknown key 'units'")):
+    for text, told in (
+        ("route=LR1R1R1", "must have one of R1, R2 for each of the 4 fusions"),
+        ("units=1", "unknown key 'units'"),
+    ):
         with pytest.raises(ValueError, match=told):
             net.paths(text)
 
@@ -367,8 +370,8 @@ def test_an_extracted_network_refuses_choices_that_it_lost():
         (ResNet, {"depth": 3}, "nearest legal depth is 8"),
         (ResNet, {"depth": 50, "block": "bottleneck"}, None),
         (ResNet, {"depth": 51, "block": "bottleneck"}, "nearest legal depth is 50 or 53"),
-        (ResNet, {}, "give one of them"),
-        (ResNet, {"depth": 20, "blocks": (3, 3, 3)}, "give one of them"),
+        (ResNet, {}, "give exactly one of them"),
+        (ResNet, {"depth": 20, "blocks": (3, 3, 3)}, "give exactly one of them"),
         (ResNet, {"blocks": (3, 0, 3)}, "at least 1"),
         (ResNet, {"depth": 20, "join": "mean"}, "sum, max"),
         (ResNet, {"depth": 20, "survival": 0.0}, r"\(0, 1\]"),
@@ -397,9 +400,9 @@ def test_illegal_sizes_name_the_nearest_legal_ones(cls, arguments, told):
         ("nf3", "route=RLRL", "must have 3, one for each of the 3 fusions"),
         ("nf6", "route=RLL", "must have 6, one for each of the 6 fusions"),
         ("nf3", "route=RXL", "must have one of L, R for each of the 3 fusions"),
-        ("nf3", "route=rll", "write L, R"),
+        ("nf3", "route=rll", "must have one of L, R for each of the 3 fusions"),
         ("nf3", "stream=1", "unknown key 'stream'"),
-        ("dfn_il", "route=LRLL", "write L, R1, R2"),
+        ("dfn_il", "route=LRLL", "must have one of L, R1, R2 for each of the 4 fusions"),
         ("dfn_il", "route=LR1", "must have 4, one for each of the 4 fusions"),
         ("dfn_il", "stream=3", "one of 1, 2"),
         ("dfn_mr", "stream=0", "one of 1, 2"),

@@ -124,15 +124,19 @@ def test_presets_know_the_packages_own_sizes():
     [
         ("timm:resnet1", {}, "'resnet1' is not known; similar names are .*resnet1"),
         ("timm:", {}, "'' is not known"),
-        ("timm:local-dir:nowhere", {}, "timm:local-dir:nowhere: .*nowhere/config.json"),
-        ("timm:resnet18", {"model_arguments": {"pretrained": True}}, "has 'pretrained': it does not belong to"),
+        ("timm:local-dir:nowhere", {}, "timm:local-dir:nowhere cannot be read: .*nowhere/config.json"),
+        (
+            "timm:resnet18",
+            {"model_arguments": {"pretrained": True}},
+            "has 'pretrained': this argument does not belong to",
+        ),
         (
             "timm:resnet18",
             {"checkpoint_path": "x.pth"},
-            "timm model 'resnet18', checkpoint_path='x.pth': FileNotFoundError",
+            "timm model 'resnet18' cannot load checkpoint_path='x.pth': FileNotFoundError",
         ),
         ("timm:resnet18", {"pretrained_cfg": {"file": "x.pth"}}, "has 'pretrained_cfg'"),
-        ("timm:resnet18", {"model_arguments": {"num_classes": 3}}, "has 'num_classes': give num_classes itself"),
+        ("timm:resnet18", {"model_arguments": {"num_classes": 3}}, "has 'num_classes': set num_classes directly"),
         ("timm:resnet18", {"wings": 2}, "timm model 'resnet18' with {'wings': 2} cannot be built"),
         ("timm:resnet18", {"norm_layer": nn.BatchNorm2d}, "give JSON values"),
         ("timm:resnet18", {"num_classes": -1}, "num_classes = -1"),
@@ -241,7 +245,7 @@ def test_pytorchcvs_bad_names_and_own_classes():
         pp.create_model("pytorchcv:resnet21_cifar10")
     with torch.device("meta"):
         for name in ("fcn8sd_resnetd50b_voc", "squeezenet_v1_0", "nin_cifar10"):  # the last two pool their logits
-            with pytest.raises(ValueError, match="does not end in a classifier"):
+            with pytest.raises(ValueError, match="does not end in a single classifier"):
                 pp.create_model(f"pytorchcv:{name}")
         alexnet = pp.create_model("pytorchcv:alexnet")
     assert alexnet.min_size == 224

@@ -39,7 +39,10 @@ def test_mistakes_end_with_one_line_and_status_2(capsys, tmp_path):
         (["crescendonet/table2", "--scale", "large"], "smoke, small, medium, paper"),
         (["crescendonet/table2", "--seeds", "0"], "at least 1"),
         (["crescendonet/table2", "--scale", "smoke", "--device", "tpu", "--out", str(tmp_path / "o")], "tpu"),
-        (["crescendonet/table2", "--data.source", "/nowhere", "--out", str(tmp_path / "o")], "no such folder"),
+        (
+            ["crescendonet/table2", "--data.source", "/nowhere", "--out", str(tmp_path / "o")],
+            "'/nowhere': does not exist",
+        ),
         (["crescendonet/table2", "--data-moved", "/nowhere", "--out", str(tmp_path / "o")], "/nowhere: no such folder"),
     ):
         assert main(["reproduce", *argv]) == 2

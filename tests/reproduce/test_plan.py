@@ -69,7 +69,10 @@ def test_the_command_says_what_would_run(monkeypatch, capsys):
         (["--plan"], "need an experiment, or --all"),
         (["crescendonet/table2", "--all"], "--all with 'crescendonet/table2'"),
         (["crescendonet/cost", "--project"], "trains nothing"),
-        (["crescendonet/cost", "--scale", "medium", "--plan"], "has only the scales smoke, small, paper"),
+        (
+            ["crescendonet/cost", "--scale", "medium", "--plan"],
+            "crescendonet/cost has only the scales smoke, small, paper",
+        ),
     ):
         assert main(["reproduce", *argv]) == 2
         assert says in capsys.readouterr().err

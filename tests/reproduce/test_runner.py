@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from dataclasses import replace
 from logging.handlers import QueueHandler
@@ -232,7 +233,7 @@ def test_a_source_may_be_given_for_one_of_several_datasets(tmp_path):
     both = replace(tiny(), scales={"smoke": lambda: Scale(arms=arms)})
     with pytest.raises(ValueError, match="cifar10=FOLDER"):
         reproduce(both, "smoke", out=tmp_path / "out", source="elsewhere")
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="source = '/nowhere': does not exist; give a folder"):
         reproduce(both, "smoke", out=tmp_path / "out", source="cifar10=/nowhere")
 
 
@@ -250,7 +251,7 @@ def test_images_may_have_moved(tmp_path, monkeypatch):
     options: Any = {"out": folder, "source": str(place)}
     first = reproduce(tiny(), "smoke", seeds=1, **options)
     place.rename(moved)
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match=f"source = '{re.escape(str(place))}': does not exist; give a folder"):
         reproduce(tiny(), "smoke", **options)
     with pytest.raises(ValueError, match=r"--data-moved .*nowhere: no such folder"):
         reproduce(tiny(), "smoke", **options, data_moved=tmp_path / "nowhere")

@@ -211,7 +211,7 @@ def test_digests_and_json(tmp_path: Path) -> None:
     assert json_digest({"a": 1, "b": [0.1]}) == json_digest({"b": [0.1], "a": 1}) != json_digest({"a": 1, "b": [0.2]})
     for text in ("{", "\x00", "[" * 100_000):
         (tmp_path / "x.json").write_text(text)
-        with pytest.raises(ValueError, match=r"x\.json: damaged"):
+        with pytest.raises(ValueError, match=r"x\.json: is damaged or not JSON"):
             read_json(tmp_path / "x.json")
     with pytest.raises(ValueError, match=r"y\.json: No such file"):
         read_json(tmp_path / "y.json")

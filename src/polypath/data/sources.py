@@ -247,7 +247,7 @@ def local_folder(source: str) -> Path | None:
 
 def open_source(config: DataConfig) -> Source:
     """Open the dataset ``config.source``. A local folder takes precedence over a dataset on the Hub."""
-    path, given = local_folder(config.source), Path(config.source)
+    path = local_folder(config.source)
     if config.source == "digits":
         if config.subset is not None:
             raise ValueError(f"DataConfig.subset = {config.subset!r}: digits has no subsets")
@@ -265,11 +265,13 @@ def open_source(config: DataConfig) -> Source:
             columns=(config.image_column, config.label_column),
             skip_broken=config.broken == "skip",
         )
-    if given.exists() or given.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
+    given = Path(config.source).expanduser()
+    exists = given.exists()
+    if exists or given.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") > 1:
         raise ValueError(
-            f"DataConfig.source = {config.source!r}: does not exist; give a folder of parquet files or of images (one "
-            f"folder for each class, or a metadata.csv), a Hugging Face dataset (OWNER/NAME), or one of digits, "
-            f"{', '.join(KNOWN)}"
+            f"DataConfig.source = {config.source!r}: {'is not a folder' if exists else 'does not exist'}; give a "
+            "folder of parquet files or of images (one folder for each class, or a metadata.csv), a Hugging Face "
+            f"dataset (OWNER/NAME), or one of digits, {', '.join(KNOWN)}"
         )
     return HubDataset(config.source, config.subset)
 

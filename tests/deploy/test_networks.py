@@ -258,7 +258,7 @@ def two(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v.update(format_version=3), "format_version = 3: this Polypath reads 1 to 2"),
+        (lambda v: v.update(format_version=3), "format_version = 3: this Polypath reads versions 1 to 2"),
         (lambda v: v.update(format_version=1), "format_version 1 must have only one network in f32"),
         (
             lambda v: v.update(networks={}),

@@ -234,7 +234,9 @@ def read(folder: Path) -> tuple[Manifest, str]:
         raise ValueError(f'{file} is not the manifest of a bundle: it has no "format": "{FORMAT}"')
     version = values.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version not in VERSIONS:
-        raise ValueError(f"{file}: format_version = {version!r}: this Polypath reads {VERSIONS[0]} to {VERSIONS[-1]}")
+        raise ValueError(
+            f"{file}: format_version = {version!r}: this Polypath reads versions {VERSIONS[0]} to {VERSIONS[-1]}"
+        )
     if values.get("digest") != digest(values):
         raise ValueError(f"{file} is damaged: its digest does not match")
     try:

@@ -167,7 +167,8 @@ def in_turn(
 
 
 def version_of(wiring: Wiring, bank: Bank | None) -> Version:
-    """Make a :data:`Version` whose keys for a module differ if the batch-norm statistics in ``bank`` differ there.
+    """Make a :data:`Version` for a path with the statistics in ``bank``. Two paths have different keys for a module if
+    their statistics of this module differ.
 
     If ``bank`` is None, the path runs with the network's own statistics.
     """

@@ -28,7 +28,8 @@ class BudgetError(ValueError):
         batch: number of images.
         decoding_ms: time spent on reading, decoding and preparing the images, before a path could begin.
         waiting_ms: time spent waiting for the disk, or while other programs had the processor.
-        origin: the origin of the measured times from which ``needs_ms`` is computed.
+        origin: ``measured`` in this session, ``stored`` by an earlier session, or measured while the machine was
+            ``busy``: the kind of times from which ``needs_ms`` is computed.
     """
 
     def __init__(

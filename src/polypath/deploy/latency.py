@@ -189,8 +189,8 @@ class PathLatency:
                 self._patience = self._least
 
     def retry(self, ms: float, now: float, pace: float) -> bool:
-        """Return whether to try the path again for a budget of ``ms``: by its usual times it fits, but its present
-        estimate is larger, and it was not used for long.
+        """Return whether to try the path again for a budget of ``ms`` below its present estimate: its usual times fit
+        the budget, and it has not run for a long time.
 
         Args:
             pace: observed time divided by profiled time, see ``Latencies.pace``. Values above 1 count as 1.

@@ -119,7 +119,7 @@ def _bounds(units: Sequence[FoldedConv], i: int, none: float) -> Tensor | None:
 
 
 def _merge_sums(draft: Draft) -> None:
-    """Merge operands of a sum that are convs without activation, if together they read all outputs of a merged conv."""
+    """Replace a sum's operands by one conv, if they are convs without activation that read all parts of a merged conv."""
     for join in [n for n in draft.nodes.values() if isinstance(n, Join) and n.kind == "sum"]:
         found: dict[str, list[tuple[Unit, Unit]]] = {}
         for operand in join.operands:

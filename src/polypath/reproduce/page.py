@@ -38,10 +38,10 @@ A *counted* claim is about exact numbers. A *sampled* claim is judged from sever
 if the interval is above 0, does not hold if it is below 0, and is *undecided* if it contains 0. The interval is from a
 paired bootstrap over seeds × test images. The seeds' part of an interval is widened as in Student's t-test, and Holm's
 correction is applied over a table's claims (`polypath.reproduce.claims`). *Depends on training length* means that the
-sign of the statistic differs after half of the epochs. *Exercised* means that the mechanisms of an ImageNet network ran
-on other images, which decides nothing. A claim that does not hold at *small* does not hold **at that scale**: small
-networks, few images, few epochs. A *stale* result was run with recipes that have changed since; it is kept until the
-experiment runs again.
+sign of the statistic differs after half of the epochs. *Exercised* means that a claim about an ImageNet network was
+tested on other images, which decides nothing about it. A claim that does not hold at *small* does not hold **at that
+scale**: small networks, few images, few epochs. A *stale* result was run with recipes that have changed since; it is
+kept until the experiment runs again.
 """
 
 COUNTED = "These claims are about exact numbers of the published networks, so there are no seeds and no intervals."
@@ -51,7 +51,7 @@ MEDIUM = """## What medium will decide
 At *medium*, networks have the paper's width or half of it, all images of CIFAR-10, and the paper's objective and
 regularisation; schedule, batch size and precision are ours. Claims, seeds and thresholds were frozen before any run
 (`src/polypath/reproduce/medium_plan.json`). The seeds can decide {decidable} sampled claims: if results vary between
-seeds as they do at *small*, half of the interval's width is at most half of the printed effect. If the printed effect
+seeds as at *small*, the interval extends to each side by at most half of the printed effect. If the printed effect
 is missing in our copy of the paper, the smallest effect that we consider relevant replaces it. The seeds cannot decide
 {undecidable} sampled claims, which stay undecided whatever the result. All runs together cost {pflop:g} PFLOP; the
 budget is {budget_pflop:g} PFLOP. `polypath reproduce --all --scale medium --plan` estimates the time on a machine. The

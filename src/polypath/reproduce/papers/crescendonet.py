@@ -417,7 +417,7 @@ COST = Experiment(
             "one-fourth-of-the-cost",
             "branches 1 and 2, which reach an accuracy of 91.31%, need only one-fourth of the computation (§I)",
             lambda m: 0.255 - m["branches=1,2 share of MACs"],
-            says="0.255 (one-fourth, rounded up) minus the share of the whole network's MACs",
+            says="0.255 (which rounds to one-fourth) minus the share of MACs",
         ),
     ),
     figure=bars([f"{key} share of MACs" for key in SUBNETS[1:]], "MACs as a share of the whole network's"),

@@ -222,7 +222,7 @@ TABLE4 = Experiment(
             "mr-has-half-the-depth",
             "a DFN-MR has half the depth of its ResNet, plus one layer (Fig. 12)",
             _shallower,
-            says="0.5 minus the number of rows in which the depth of DFN-MR is another one",
+            says="0.5 minus the number of rows in which DFN-MR does not have this depth",
         ),
         counted(
             "parameters-as-printed",

@@ -119,7 +119,7 @@ def _bounds(units: Sequence[FoldedConv], i: int, none: float) -> Tensor | None:
 
 
 def _merge_sums(draft: Draft) -> None:
-    """Replace operands of a sum by one conv, if they are convs without activation that read all parts of a merged one."""
+    """Replace a sum of convs by one conv, if they have no activation and read all parts of a merged conv."""
     for join in [n for n in draft.nodes.values() if isinstance(n, Join) and n.kind == "sum"]:
         found: dict[str, list[tuple[Unit, Unit]]] = {}
         for operand in join.operands:

@@ -78,6 +78,7 @@ def test_statistics_come_from_training_images_drawn_by_the_runs_seed(run: Finish
     (again, _), *_ = run.statistics_batches()
     assert torch.equal(x, again)
     stats = run.recalibrated([run.net.paths("whole")], 50)
+    assert stats is not None
     assert (stats.images, stats.seed) == (50, 3)
 
 

@@ -58,7 +58,7 @@ def test_printed_numbers_of_others_are_asked_for_at_the_published_setting_alone(
 def test_the_best_competitor_is_read_from_the_printed_table():
     claim = beats_best("a", "ours", "gunn/table3", "C10", lambda r: "GUNN" not in r["method"], "all competitors")
     assert claim.text == "all competitors (best: 3.44)"
-    assert claim.says.startswith("Snapshot Ensemble's printed 3.44")
+    assert claim.says == "printed error of Snapshot Ensemble (3.44) minus error of `ours`"
     ours = {f"ours{SETTING}": 1.0}
     assert claim.statistic({"ours": 3.45, **ours}) < 0 < claim.statistic({"ours": 3.43, **ours})
     with pytest.raises(KeyError):

@@ -145,7 +145,7 @@ def test_objectives_and_networks_that_cannot_be_shared_are_refused_before_they_t
     ensemble = tiny(objective=SharedEnsemble(routes=("branches=1",)), parallel=ParallelConfig(strategy="fsdp"))
     gated = tiny(model=GATED, objective=TargetRate(), parallel=ParallelConfig(batch_norm="ghost", ghost_images=4))
     for recipe, message in (
-        (ensemble, "objective 'ensemble' with parallel.strategy 'fsdp': .*use 'ddp'"),
+        (ensemble, "objective 'ensemble' with parallel.strategy 'fsdp' is not possible: .*use strategy 'ddp'"),
         (gated, "parallel.batch_norm = 'ghost': behind this network's gates.*use 'rank'"),
     ):
         with pytest.raises(ValueError, match=message):

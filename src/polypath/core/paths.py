@@ -22,7 +22,7 @@ Selectors = Mapping[str, Callable[[Wiring, str], Mapping[str, Iterable[str]]]]
 
 @dataclass(frozen=True)
 class Paths(Mapping[str, tuple[str, ...]]):
-    """A choice in canonical form, made by :meth:`of` or ``net.paths(text)``. ``Paths()`` is the whole network."""
+    """A choice in canonical form, made by ``Paths.of`` or ``net.paths(text)``. ``Paths()`` is the whole network."""
 
     choices: tuple[tuple[str, tuple[str, ...]], ...] = ()
 

@@ -8,7 +8,8 @@ has its own backward pass, and gradients accumulate.
 
 The running batch-norm statistics are those of the whole network. Passes of other paths normalise with batch statistics.
 They update only norms that the whole network never runs: those of an exit, or of a column with separate norms. The
-other paths are recalibrated when they are evaluated.
+other paths are recalibrated when they are evaluated. With ``norms = frozen``, all passes use the network's running
+statistics instead, and no path is recalibrated.
 """
 
 from __future__ import annotations

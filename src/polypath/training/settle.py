@@ -154,11 +154,10 @@ def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     size = max([s for s in SIDES if s <= side] or [least])
     images = _left(recipe, facts)
     quick = max([s for s in SIDES if images * _usual_epochs(images) * (s / SIDES[0]) ** 2 <= WORK] or [SIDES[0]])
+    why = f"the shorter side of an image is {side} pixels (median); larger sizes take longer"
     if quick < size:
         why = f"larger images take longer, and there are {images:,}; --data.size {size} may be more accurate"
-        return {"data.size": max(quick, model.min_size)}, why
-    size = max(size, model.min_size)
-    return {"data.size": size}, f"the shorter side of an image is {side} pixels (median); larger sizes take longer"
+    return {"data.size": max(min(quick, size), model.min_size)}, why
 
 
 def _known_size(side: int, fixed: bool) -> tuple[Mapping[str, Any], str]:

@@ -57,7 +57,11 @@ SUSPECTS = {
     "channel-dropout": Suspect(
         "dropout of channels instead of elements", f"channel dropout/{ANEW}", f"as printed/{ANEW}"
     ),
-    "no-transitions": Suspect("channels that grow without transitions", f"as printed/{ANEW}", f"transitions/{ANEW}"),
+    "no-transitions": Suspect(
+        "channels that grow inside the columns instead of in 1×1 transitions",
+        f"as printed/{ANEW}",
+        f"transitions/{ANEW}",
+    ),
     "shared-norms": Suspect(
         "shared norms instead of separate ones", f"tied, shared norms/{DEEP}", f"tied, norms of its own/{DEEP}"
     ),

@@ -344,6 +344,7 @@ def _svg(bars: dict[str, dict[str, float]], roofs: dict[str, float]) -> str:
     height = 46 + sum(len(own) * 9 + ROW for own in bars.values())
     wide = LEFT + WIDE + 70
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{height}" font-family="sans-serif">']
+    out.append(f'<rect width="{wide}" height="{height}" fill="#fff"/>')  # pages can be dark
     out.append(f'<text x="{LEFT}" y="14" font-size="11">GMACs/s at batch 64, float32; the line is the roof</text>')
     for i, (kind, said) in enumerate((("training", "training"), ("eager", "eager"), ("best", "fused or exported"))):
         x = LEFT + i * 110

@@ -19,7 +19,7 @@ from polypath.training.sandwich import Sandwich
 from polypath.training.schedules import cycle_ends, lr_at
 
 NAMES = list_recipes()
-OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-ladder", "-sandwich", "-fast", "my-")
+OURS = ("-small", "-mini", "-digits", "-modern", "-bundle", "-sandwich", "-fast", "my-")
 PAPERS = [name for name in NAMES if not any(ours in name for ours in OURS)]
 
 
@@ -258,15 +258,15 @@ def test_path_wise_runs_have_twice_the_epochs_of_the_run_that_they_are_held_agai
 
 @pytest.mark.parametrize("family", ["fractalnet", "crescendonet", "resnet"])
 def test_a_sandwich_costs_at_most_three_quarters_of_its_paths_alone(family):
-    """And is otherwise the ladder's recipe: the same images, as many epochs."""
-    recipe, ladder = get_recipe(f"{family}-cifar10-sandwich"), get_recipe(f"{family}-cifar10-ladder")
+    """And is otherwise the recipe with drop-path: the same images, as many epochs."""
+    recipe, fast = get_recipe(f"{family}-cifar10-sandwich"), get_recipe(f"{family}-cifar10-fast")
     objective = recipe.objective
     assert isinstance(objective, Sandwich)
     same = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    same |= {"name": ladder.name, "objective": ladder.objective}
+    same |= {"name": fast.name, "objective": fast.objective}
     if family == "resnet":  # evaluation would scale what the sandwich never drops
         same["model"] = dataclasses.replace(recipe.model, survival=0.5)
-    assert ladder == Recipe(**same)
+    assert fast == Recipe(**same)
     net = recipe.model.build(0)
     macs = {path: cost(net, path).macs for path in ("whole", *objective.paths)}
     assert objective.draws >= len(objective.paths) - 1  # all of them, in every step

@@ -1,6 +1,6 @@
 r"""Compares one network with its own paths, each trained alone as a plain network.
 
-    result = ladder(get_recipe("fractalnet-cifar10-ladder"), range(3), out="ladders/fractalnet")
+    result = ladder(get_recipe("fractalnet-cifar10-fast"), range(3), out="ladders/fractalnet")
     print(*result.facts(), sep="\n")
 
 The folder ``out`` contains

@@ -1,6 +1,6 @@
 """Recipes by name. There are recipes of the papers (``crescendonet_128-cifar10``), small recipes for two CPU cores
-(``-small``, ``-digits``) and modern recipes (``-modern``). Others are for small budgets (``-fast``), for
-``polypath ladder`` (``-ladder``, ``-sandwich``) and for your own images (``my-images``).
+(``-small``, ``-digits``) and modern recipes (``-modern``). Others are for small budgets and for ``polypath ladder``
+(``-fast``, ``-sandwich``), and for your own images (``my-images``).
 
 A name is MODEL-DATASET, with a suffix for variants. A "+" after the dataset means that images are augmented as in the
 papers. If a paper does not state a value, the recipe's ``assumed`` contains the reason for the value. ``_`` and ``-``
@@ -57,10 +57,10 @@ def _entry(name: str) -> Entry:
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    from polypath.training.recipes import crescendonet, dfn, drnn, fast, fractalnet, gunn, ladder, modern, own, small
+    from polypath.training.recipes import crescendonet, dfn, drnn, fast, fractalnet, gunn, modern, own, sandwich, small
 
     known: dict[str, Entry] = {}
-    for group in (crescendonet, fractalnet, dfn, gunn, drnn, small, modern, ladder, fast, own):
+    for group in (crescendonet, fractalnet, dfn, gunn, drnn, small, modern, sandwich, fast, own):
         for entry in group.entries():
             name = _plain(entry.recipe.name)
             if name in known:

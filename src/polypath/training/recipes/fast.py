@@ -1,5 +1,6 @@
-"""Recipes for small budgets: the networks of ``-ladder`` recipes with techniques for short training. The recipes are
-not from a paper.
+"""Recipes for small budgets: small networks that train with drop-path, as in the papers, and with techniques for short
+training. The recipes are not from a paper. They are also the recipes of ``polypath ladder``, which compares paths with
+the same paths trained alone.
 
 Muon optimises the convs, and SGD with Nesterov momentum optimises the other parameters. The schedule is one-cycle,
 batches have 256 images, and labels are smoothed. Each image is flipped in every second epoch, and shifted by up to two
@@ -17,23 +18,25 @@ drop-path learn on a share of the images (``objective.images``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from polypath.data.config import AugmentConfig
+from polypath.data.config import AugmentConfig, DataConfig
 from polypath.families.base import Family
+from polypath.families.crescendonet import CrescendoNet
 from polypath.families.fractalnet import FractalNet
+from polypath.families.resnet import ResNet
 from polypath.training.objectives import Objective
 from polypath.training.optim import OptimConfig
 from polypath.training.path_objectives import DropPath
+from polypath.training.recipe import Recipe
 from polypath.training.recipes.common import Entry, derive
-from polypath.training.recipes.ladder import CRESCENDO, FRACTAL, RESNET
+from polypath.training.recipes.small import ONE_CYCLE
 from polypath.training.sandwich import Sandwich
 from polypath.training.schedules import ScheduleConfig
 
 MUON = OptimConfig(
     kind="muon",
-    lr=0.05,
+    lr=0.02,
     rest_lr=0.05,
     momentum=0.9,
     nesterov=True,
@@ -57,19 +60,26 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
 """Maps each technique to the field values of a recipe without this technique. Without Muon, SGD optimises all
 weights."""
 
-FRACTAL_FAST = derive(
-    FRACTAL,
-    "fractalnet-cifar10-fast",
-    {
-        "model.whitening": 12,
-        "model.start": "identity",
-        "data.augment": AugmentConfig(pad=2, pad_mode="reflect", mirror=True, alternate=True),
-        "optim": MUON,
-        "epochs": 8,
-        "batch_size": 256,
-        "label_smoothing": 0.2,
-        "validate_every": 1000,  # the last epoch only
-    },
+FRACTAL = FractalNet(filters=(16, 32, 64, 128), columns=2, init="xavier", whitening=12, start="identity")
+CRESCENDO = CrescendoNet(widths=(12, 24, 48), scale=3, whitening=12, start="identity")
+RESNET = ResNet(blocks=(2, 2, 2), width=12, survival=0.5, whitening=12, start="identity")
+
+FRACTAL_FAST = Recipe(
+    name="fractalnet-cifar10-fast",
+    model=FRACTAL,
+    data=DataConfig(
+        source="cifar10", validation=5000, augment=AugmentConfig(pad=2, pad_mode="reflect", mirror=True, alternate=True)
+    ),
+    optim=MUON,
+    schedule=ONE_CYCLE,
+    objective=DropPath(mode="mixed", rate=0.15),
+    epochs=5,
+    batch_size=256,
+    precision="auto",
+    channels_last=True,
+    label_smoothing=0.2,
+    validate_every=1000,  # only the last epoch: held-out images are used to choose paths, not epochs
+    checkpoint_steps=200,
 )
 
 BUNDLE = derive(
@@ -78,7 +88,6 @@ BUNDLE = derive(
     {
         "model": FractalNet(filters=(24, 96, 192, 224), columns=2, init="xavier", whitening=12, start="identity"),
         "objective": Sandwich(paths=("column=1",), draw="local", images=0.35, labels=0.5),
-        "optim.lr": 0.02,
         "epochs": 7,
     },
 )
@@ -86,14 +95,14 @@ BUNDLE = derive(
 
 def entries() -> Iterator[Entry]:
     yield Entry(BUNDLE, "the bundle in this package; its paths are chosen and calibrated on 5,000 held-out images")
-    models: tuple[tuple[Family, Objective], ...] = (
-        (CRESCENDO, DropPath(rate=0.3)),
-        (RESNET, DropPath(mode="stochastic-depth")),
+    rows: tuple[tuple[Family, Objective, str], ...] = (
+        (FRACTAL, FRACTAL_FAST.objective, "--paths column=1 --paths column=2"),
+        (CRESCENDO, DropPath(rate=0.3), "--paths branches=1 --paths branches=1,2"),
+        (RESNET, DropPath(mode="stochastic-depth"), "--paths units=1"),
     )
-    yield Entry(FRACTAL_FAST, ABOUT)
-    for model, objective in models:
-        changes = {"model": replace(model, whitening=12, start="identity"), "objective": objective}
-        yield Entry(derive(FRACTAL_FAST, f"{model.family}-cifar10-fast", changes), ABOUT)
+    for model, objective, paths in rows:
+        changes = {"model": model, "objective": objective}
+        yield Entry(derive(FRACTAL_FAST, f"{model.family}-cifar10-fast", changes), f"{ABOUT}; a ladder: {paths}")
 
 
 ABOUT = "small budgets: Muon, one cycle, alternating flips, whitening, initialisation near the identity"

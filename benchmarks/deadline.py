@@ -8,11 +8,13 @@ live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle 
 measured   then every path of every bundle runs once alone, so all other policies are evaluated on the same times and
            predictions (:mod:`polypath.analysis.deadline`)
 
-The rows are the predictor, the same rule on the measured times, the best fixed path in hindsight, a ladder of separate
-networks with the same rule, and two oracles. Each row has an interval. The result also has the hypervolume of error on
-all test images against median milliseconds without a neighbour, and its gain over other bundles.
+The rows are the predictor, the same rule on the measured times, the best fixed path in hindsight, separate networks
+with the same rule, and two oracles. Each row has an interval. The result also has the hypervolume of error on all test
+images against median milliseconds without a neighbour, and its gain over the separate networks.
 
-``POLYPATH_BENCH_LADDER``     folders of other bundles with one network each, separated as in PATH
+``POLYPATH_BENCH_LADDER``     folder of a ladder (``polypath ladder``): its first network is measured too, and its paths
+                              trained alone are the separate networks
+``POLYPATH_BENCH_BESIDE``     folders of bundles, separated as in PATH: separate networks beside the shipped bundle
 ``POLYPATH_BENCH_REQUESTS``   largest number of requests (the trace has 2,000)
 ``POLYPATH_CIFAR10``          folder of CIFAR-10 (default: its name on the Hub)
 """
@@ -22,6 +24,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -49,18 +52,38 @@ def run() -> dict:
     recipe = get_recipe("fractalnet-cifar10-bundle")
     test = load_images(replace(recipe, {"data.source": cifar10()}).data).test
     assert isinstance(test, Split)
-    pixels, labels = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
-    ladder = [Bundle.open(place) for place in os.environ.get("POLYPATH_BENCH_LADDER", "").split(os.pathsep) if place]
-    return measure(Bundle.open(), ladder, pixels, labels, read_trace(REQUESTS))
+    images = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
+    beside = [Bundle.open(place) for place in os.environ.get("POLYPATH_BENCH_BESIDE", "").split(os.pathsep) if place]
+    found = {"shipped": measure(Bundle.open(), beside, *images, read_trace(REQUESTS))}
+    if place := os.environ.get("POLYPATH_BENCH_LADDER"):
+        found["ladder"] = measure(*bundles_of(Path(place)), *images, read_trace(REQUESTS))
+    return found
 
 
-def measure(
-    bundle: Bundle, ladder: list[Bundle], pixels: np.ndarray, labels: np.ndarray, trace: deadline.Trace
-) -> dict:
-    """Send the requests of the trace with images ``pixels`` ``(N, H, W, C)`` uint8, and return the results. ``labels``
-    has shape ``(N,)``."""
+def bundles_of(ladder: Path) -> tuple[Bundle, list[Bundle]]:
+    """Open the bundles in the folder of a ladder: of its first network, and of each path trained alone.
+
+    Raises:
+        ValueError: the ladder has no bundles, since its times were not measured.
+    """
+    deployed = ladder / "deployed"
+    if not deployed.is_dir():
+        raise ValueError(
+            f"POLYPATH_BENCH_LADDER = {ladder}: has no bundles; run `polypath ladder` without --runtime none"
+        )
+    return Bundle.open(deployed / "net"), [Bundle.open(place) for place in sorted(deployed.glob("twin*"))]
+
+
+def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.ndarray, trace: deadline.Trace) -> dict:
+    """Send the requests of the trace with images ``pixels`` ``(N, H, W, C)`` uint8, and return the results.
+
+    Args:
+        bundle: one network with its paths.
+        apart: bundles of separate networks.
+        labels: ``(N,)``.
+    """
     predictor = pp.AnytimePredictor(bundle)
-    others = [pp.AnytimePredictor(one, predictor.runtime.name) for one in ladder]
+    others = [pp.AnytimePredictor(one, predictor.runtime.name) for one in apart]
     paths = [(p, path.name) for p in (predictor, *others) for path in p.bundle.paths]
     own = len(bundle.paths)
     right = np.stack([right_answers(p, name, pixels, labels) for p, name in paths], 1)
@@ -97,11 +120,11 @@ def measure(
         "oracle of times and answers": deadline.oracle(one),
     }
     outcomes = {"AnytimePredictor": np.array(live)} | {name: one.outcome(c) for name, c in chosen.items()}
-    if ladder:
-        apart = deadline.Measured(unit * trace.budgets, times[:, own:], at[:, own:])
-        rest = np.argsort(errors[own:]).tolist()
-        outcomes["separate networks"] = apart.outcome(deadline.by_needs(apart, rest, profile[:, own:]))
-        outcomes["separate networks, oracle of times"] = apart.outcome(deadline.in_time(apart, rest))
+    if apart:
+        rest = deadline.Measured(unit * trace.budgets, times[:, own:], at[:, own:])
+        ranked = np.argsort(errors[own:]).tolist()
+        outcomes["separate networks, the same rule"] = rest.outcome(deadline.by_needs(rest, ranked, profile[:, own:]))
+        outcomes["separate networks, oracle of times"] = rest.outcome(deadline.in_time(rest, ranked))
     rows = [
         {"way": name, **asdict(deadline.deadline_accuracy(outcome)), **_gain(outcomes["AnytimePredictor"], outcome)}
         for name, outcome in outcomes.items()

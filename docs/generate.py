@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +10,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results/reproduce"
+LADDER = DOCS / "results/ladders/fractalnet-cifar10-fast"
 
 
 def models_page() -> str:
@@ -76,7 +77,6 @@ def front_picture() -> str:
     import json
 
     from polypath.analysis.plots.marks import Mark, Series, front
-    from polypath.analysis.plots.svg_chart import STYLE, chart
     from polypath.storage.shipped import SHIPPED
 
     manifest = json.loads((SHIPPED / "manifest.json").read_text(encoding="utf-8"))
@@ -92,11 +92,46 @@ def front_picture() -> str:
         if (row["runtime"], row["threads"]) == (best["runtime"], best["threads"])
     ]
     machine = f"{best['processor']}, {best['threads']} threads, {best['runtime']}"
-    drawn = chart(
+    return _picture(
         [Series(name="front", kind="stairs", marks=front(marks)), Series(name="paths", kind="dots", marks=marks)],
-        xlabel=f"ms for one image: median, whisker to 95% ({machine})",
+        f"ms for one image: median, whisker to 95% ({machine})",
+        "Test error against milliseconds of the paths of one network",
+    )
+
+
+def ladder_picture() -> str:
+    """Return ``images/ladder.svg``: error against milliseconds for paths in one network, and each trained alone."""
+    from polypath.analysis.plots.marks import Mark, Series
+    from polypath.worth.result import load_ladder
+
+    result = load_ladder(LADDER)
+    assert result.runtime is not None
+    inside = [Mark(x=row.p50_ms or 0.0, y=row.error, label=row.name, strong=row.name == "whole") for row in result.rows]
+    alone = [Mark(x=row.p50_ms or 0.0, y=row.alone["epochs"].error, label="alone") for row in result.rows]
+    measured = (
+        f"{result.runtime['machine']['processor']}, {result.runtime['threads']} threads, {result.runtime['name']}"
+    )
+    return _picture(
+        [
+            Series(name="trained alone", kind="dashed", marks=alone, colour=2),
+            Series(name="alone", kind="dots", marks=alone, colour=2),
+            Series(name="in one network", kind="line", marks=inside),
+            Series(name="paths", kind="dots", marks=inside),
+        ],
+        f"ms for one image: median ({measured})",
+        "Test error against milliseconds of paths in one network, and of each path trained alone",
+    )
+
+
+def _picture(series: Sequence[Any], xlabel: str, about: str) -> str:
+    """Return a chart of test errors as an SVG file with a white background."""
+    from polypath.analysis.plots.svg_chart import STYLE, chart
+
+    drawn = chart(
+        series,
+        xlabel=xlabel,
         ylabel="test error, %",
-        about="Test error against milliseconds of the paths of one network",
+        about=about,
         from_zero="x",
         legend=False,
         width=640,
@@ -203,6 +238,11 @@ def fast_page() -> str:
     return _benchmarks("page_ablation").page()
 
 
+def worth_page() -> str:
+    """Return ``worth.md``: what the paths of a network are worth, from the committed results."""
+    return _benchmarks("page_worth").page()
+
+
 def speed_figure() -> str:
     """Return ``images/speed.svg``: the MACs/s of every network, and its roofline."""
     return _benchmarks().figure()
@@ -233,7 +273,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "results/README.md": results_page,
     **{f"cards/{name}.md": partial(card_of, paper) for paper, name in _cards().items()},
 }
-PAGES |= {"speed.md": speed_page, "fast.md": fast_page}
+PAGES |= {"speed.md": speed_page, "fast.md": fast_page, "worth.md": worth_page}
+if LADDER.is_dir():
+    PAGES |= {"images/ladder.svg": ladder_picture}
 if _benchmarks().drawable(_benchmarks().load()):
     PAGES |= {"images/speed.svg": speed_figure}
 

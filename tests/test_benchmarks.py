@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks import ablate, deadline, first_answer, harness, models, page, page_ablation, roof
+from benchmarks import ablate, deadline, first_answer, harness, models, page, page_ablation, page_worth, roof
 from benchmarks.__main__ import main
 from PIL import Image
 
@@ -30,6 +30,7 @@ from polypath.training.path_objectives import DropPath
 from polypath.training.recipe import Recipe, recipe_to_json, replace
 from polypath.training.result import RunResult
 from polypath.training.schedules import ScheduleConfig
+from polypath.worth.result import LadderResult, LadderRow, TwinRow
 
 
 @pytest.mark.parametrize("name", ["crescendonet_128", "fractalnet20", "gunn15", "dfn_mr14", "dr_resnet16_cifar"])
@@ -333,6 +334,56 @@ def test_a_trace_is_played_on_paths_and_separate_networks(tmp_path, monkeypatch)
     assert len(found["paths"]) == len(bundle.paths) + 1
     assert found["hypervolume"]["gain"]["value"] >= 0  # the one network is one of the paths
     assert sum(found["used"].values()) == 12
+
+
+def trace_of(ours: float, fixed: float) -> dict:
+    rows = [
+        {"way": way, "value": value, "low": value - 0.01, "high": value + 0.01, "only_ours": 3, "only_theirs": 2}
+        for way, value in (("AnytimePredictor", ours), ("the best fixed path", fixed))
+    ]
+    path = {"bundle": "b", "path": "whole", "error": 12.5, "calm_p50_p99_ms": [1.0, 1.5]}
+    known = {"bundle": "b", "runtime": "openvino", "requests": 2000, "fixed": "column=1", "rows": rows}
+    return {"shipped": known | {"paths": [path], "hypervolume": {}}}
+
+
+def ladder_of(tax: float) -> LadderResult:
+    low, high = tax - 1, tax + 1
+    alone = TwinRow(tax=tax, low=low, high=high, most=high, error=20 - tax, errors=(20 - tax,), epochs=5, pflop=0.01)
+    sizes = {"macs": 24_300_000, "params": 10, "bytes": 40, "shared": 0.5}
+    row = LadderRow(name="whole", paths="whole", error=20, error_own=21, errors=(20,), alone={"epochs": alone}, **sizes)
+    about = {"device_name": "a processor", "instructions": "AVX2", "torch": "2", "revision": "0123456789abcdef"}
+    counted = {"images": 10_000, "recalibrated": 2000, "test_evaluations": 2, "environment": about}
+    return LadderResult(
+        recipe={"name": page_worth.RECIPES[0]},
+        seeds=(0,),
+        rows=(row,),
+        tax={"epochs": alone},
+        pflop={"net": 0.01, "epochs": 0.02},
+        bytes={"net": 40, "twins": 40},
+        data="images",
+        note="",
+        **counted,
+    )
+
+
+@pytest.mark.parametrize(("tax", "sentence"), [(1.5, "makes 1.5 points more errors"), (-0.5, "makes 0.5 points fewer")])
+def test_the_page_of_worth_begins_with_what_was_measured_and_ends_with_what_was_not(tax, sentence):
+    text = page_worth.page({"avx2": {"deadline": trace_of(0.8, 0.7)}}, {page_worth.RECIPES[0]: ladder_of(tax)})
+    first, _, last = (text.partition("\n\n")[2].partition("\n\n")[0], *text.rpartition("## Not measured yet")[1:])
+    assert "gives 80.0% of answers correctly and in time. Its best single path gives 70.0%." in first
+    assert sentence in first
+    assert "| the best fixed path, `column=1` | 70.0% | 69.0% to 71.0% | 3 | 2 |" in text
+    assert "| one network | `whole` | 12.50 | 1.00, 1.50 | – |" in text
+    assert f"| whole | 24.3 M | – | 21.00 | 20.00 | {20 - tax:.2f} | {tax:+.2f} [" in text
+    assert "`crescendonet-cifar10-fast`" in last
+    assert "`fractalnet-cifar10-fast`" not in last
+    assert "python -m benchmarks outside" in last
+
+
+def test_the_page_of_worth_says_if_nothing_was_measured():
+    text = page_worth.page({"": {}}, {})
+    assert "Nothing has been measured yet." in text
+    assert "python -m benchmarks deadline" in text
 
 
 MUON = OptimConfig(kind="muon", lr=0.05, rest_lr=0.05, nesterov=True)

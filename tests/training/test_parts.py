@@ -148,7 +148,11 @@ def test_over_fitting_is_reported() -> None:
     for last in ((20.0, 30.0), (2.0, 12.0), (28.0, 90.0)):
         assert advice.over_fitting(errors(*[(50.0, 50.0)] * 5, last), 75.0) is None
     assert advice.over_fitting(errors((2.0, 30.0)), 75.0) is None
-    assert advice.over_fitting([{"epoch": 9, "train_error": 0.0, "lr": 1.0}] * 6, 75.0) is None
+    unheld = [{"epoch": 9, "train_error": 2.0, "lr": 1.0}] * 6
+    assert advice.over_fitting(unheld, 75.0) is None
+    text = advice.over_fitting([*unheld[:-1], unheld[-1] | {"test_error": 30.0}], 75.0)
+    assert text is not None
+    assert "2.0% error on training images and 30.0% on test images" in text
     uneven = errors(*[(50.0, 50.0)] * 5, (2.0, 4.0))
     uneven[-1]["val_balanced_error"] = 30.0
     text = advice.over_fitting(uneven, 50.0)

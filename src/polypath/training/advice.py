@@ -82,16 +82,19 @@ def at_chance(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequenc
 
 
 def over_fitting(rows: Sequence[Mapping[str, Any]], chance: float, options: Sequence[str] = ()) -> str | None:
-    """Warn if the training error is low and the held-out error is much higher. Errors are in percent."""
+    """Warn if the training error is low and the held-out error is much higher. Errors are in percent. Without held-out
+    images, the test error counts."""
     last = rows[-1]
-    if "val_error" not in last or len(rows) < PATIENT:
+    measured = next((name for name in ("val_balanced_error", "val_error", "test_error") if name in last), None)
+    if measured is None or len(rows) < PATIENT:
         return None
-    trained, held = last["train_error"], last.get("val_balanced_error", last["val_error"])
+    trained, held = last["train_error"], last[measured]
+    others = "test images" if measured == "test_error" else "held-out ones"
     if held - trained < OVER or trained > LEARNED * min(held, chance):
         return None
     more = f", then {', '.join(options)}" if options else ""
     return (
-        f"over-fitting: {trained:.1f}% error on training images and {held:.1f}% on held-out ones in epoch "
+        f"over-fitting: {trained:.1f}% error on training images and {held:.1f}% on {others} in epoch "
         f"{last['epoch']}; more images help most{more}"
     )
 

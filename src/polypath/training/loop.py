@@ -342,6 +342,8 @@ class _Session:
         if self.recipe.objective.kind != "path":
             for text in advice.never_ran(self.engine.net.wiring, self.seen, self.step):
                 self._warn(text)
+        if not self.recipe.chooses:
+            self._compare(scores)
         result = self._result(reported, epoch, scores, self._snapshots())
 
         def write() -> None:
@@ -409,6 +411,14 @@ class _Session:
         taken = sum(self.world.gather(self.engine.flop.take()))
         unseen = bool(rows) and not taken  # the objective bypassed the network's forward
         self.flop = None if self.flop is None or unseen else self.flop + taken
+
+    def _compare(self, test: Scores) -> None:
+        """Warn if the network over-fits. Without held-out images, only the test error at the end can show it."""
+        rows = self.folder.metrics() if self.world.first else []
+        if rows and (
+            text := advice.over_fitting([*rows[:-1], rows[-1] | {"test_error": test.error}], self.chance, self.untried)
+        ):
+            self._warn(text)
 
     def _report(self, row: dict[str, Any]) -> None:
         for text in advice.stuck_gates(row):

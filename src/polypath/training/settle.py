@@ -43,7 +43,7 @@ HELD_OUT, LEAST_HELD, MOST_HELD = 0.15, 2, 2000  # share of images that are held
 UNEVEN = 3.0  # least ratio of the largest to the smallest class at which classes are balanced
 FOR_A_BUNDLE = 50  # held-out images that an export needs; held out if they are at most a third of all images
 FEW = 50  # images per class; with fewer, augmentation is stronger and training longer
-STEPS_OF_FEW = 1500  # with few images, the least number of optimiser steps
+STEPS_OF_FEW, BATCH_OF_FEW = 1500, 16  # with few images, the least number of optimiser steps, and the batch size
 FITTED = 2000  # images; more of them hardly change a linear classifier
 UNSAID = ("data.mean", "data.std", "norms", "fit_head", "optim.kind")  # logged only if their value changes
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
@@ -147,16 +147,15 @@ def _size(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if known is not None:
         return _known_size(*known)
     least = max(model.min_size, SIDES[0])
-    if _few(facts) and recipe.init == PRETRAINED and side >= SIDES[0]:
-        return {"data.size": SIDES[0]}, f"the pretrained network was trained on {SIDES[0]} pixels, and images are few"
     if facts.alike and model.min_size <= side < least:
         return {"data.size": side}, f"all images have {side}x{side} pixels"
     size = max([s for s in SIDES if s <= side] or [least])
     images = _left(recipe, facts)
-    quick = max([s for s in SIDES if images * _usual_epochs(images) * (s / SIDES[0]) ** 2 <= WORK] or [SIDES[0]])
+    work = STEPS_OF_FEW * BATCH_OF_FEW if _few(facts) else images * _usual_epochs(images)
+    quick = max([s for s in SIDES if work * (s / SIDES[0]) ** 2 <= WORK] or [SIDES[0]])
     why = f"the shorter side of an image is {side} pixels (median); larger sizes take longer"
     if quick < size:
-        why = f"larger images take longer, and there are {images:,}; --data.size {size} may be more accurate"
+        why = f"larger images would take longer than about ten minutes; --data.size {size} may be more accurate"
     return {"data.size": max(min(quick, size), model.min_size)}, why
 
 
@@ -180,10 +179,11 @@ def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
         changes = {"data.validation": 0, "data.validation_split": facts.validation_split}
         return changes, "this split of the dataset is used for choices"
     images = _left(recipe, facts)
+    if images < 3 * FOR_A_BUNDLE:
+        reason = f"all {images:,} images are trained on; a third of them are not enough to choose paths and epochs"
+        return {"data.validation": 0}, reason
     wanted = max(HELD_OUT * images, LEAST_HELD * len(facts.classes))
-    held = max(1, round(min(wanted, MOST_HELD, images / 4)))
-    if images >= 3 * FOR_A_BUNDLE:
-        held = max(held, FOR_A_BUNDLE)
+    held = max(FOR_A_BUNDLE, round(min(wanted, MOST_HELD, images / 4)))
     return {"data.validation": held}, f"of {images:,} images, for the choice of the best epoch and for early stopping"
 
 
@@ -226,7 +226,7 @@ def _balanced(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
 
 def _batch(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     images = _trained(recipe, facts)
-    size = 16 if images < 600 else 32 if images < 5000 else 64
+    size = BATCH_OF_FEW if images < 600 else 32 if images < 5000 else 64
     return {"batch_size": max(1, min(size, images))}, f"chosen by the number of training images, {images:,}"
 
 
@@ -270,7 +270,7 @@ def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if recipe.optim.kind in ("adam", "adamw"):
         rate = 1e-3 if recipe.init is None else 3e-4
         return {"optim.lr": rate}, f"usual for {recipe.optim.kind} if the weights are {_origin(recipe)}"
-    rate = 0.05 if recipe.init is None else 0.01 if _few(facts) else 0.02
+    rate = 0.05 if recipe.init is None else 0.08 if _few(facts) else 0.02
     rate = rate * math.sqrt(recipe.batch_size / 32)
     return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}, and for this batch size"
 

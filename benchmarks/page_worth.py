@@ -1,0 +1,167 @@
+"""``docs/worth.md``: what the paths of a network are worth, made only from result files (``make docs``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from benchmarks.page import Results, load
+from polypath.worth.result import LadderResult, load_ladder
+
+LADDERS = Path(__file__).parent.parent / "docs" / "results" / "ladders"
+RECIPES = ("fractalnet-cifar10-fast", "crescendonet-cifar10-fast", "resnet-cifar10-fast")
+LIVE, FIXED = "AnytimePredictor", "the best fixed path"
+APART = "separate networks, the same rule"
+
+
+def page(kinds: Mapping[str, Results] | None = None, ladders: Mapping[str, LadderResult] | None = None) -> str:
+    """Return the page. It begins with a summary of what was measured, and ends with what was not."""
+    kinds = load() if kinds is None else kinds
+    ladders = _ladders() if ladders is None else ladders
+    traces = {kind: results["deadline"] for kind, results in kinds.items() if "deadline" in results}
+    parts = ["# What the paths are worth\n"]
+    parts += [" ".join([*_summary(traces, ladders)]) + "\n"]
+    for kind, found in traces.items():
+        parts += _in_time(kind, found)
+    if ladders:
+        parts += _alone(ladders)
+    parts += _missing(kinds, traces, ladders)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _ladders() -> dict[str, LadderResult]:
+    return {name: load_ladder(LADDERS / name) for name in RECIPES if (LADDERS / name / "result.json").is_file()}
+
+
+# --- in one sentence for each question -----------------------------------------------------------------------------
+
+
+def _summary(traces: Mapping[str, Results], ladders: Mapping[str, LadderResult]) -> Iterator[str]:
+    for found in traces.values():
+        rows = {row["way"]: row for row in found["shipped"]["rows"]}
+        ours, fixed = rows[LIVE], rows[FIXED]
+        yield (
+            f"Under a changing time budget, the network that comes with Polypath gives {ours['value']:.1%} of answers "
+            f"correctly and in time. Its best single path gives {fixed['value']:.1%}."
+        )
+    for name, result in ladders.items():
+        tax = result.tax["epochs"]
+        more = "more" if tax.tax >= 0 else "fewer"
+        yield (
+            f"In a {_family(name)} that trains with drop-path, a path makes {abs(tax.tax):.1f} points {more} errors "
+            "on average than the same path trained alone."
+        )
+    if not traces and not ladders:
+        yield "Nothing has been measured yet."
+
+
+def _family(recipe: str) -> str:
+    return {"fractalnet": "FractalNet", "crescendonet": "CrescendoNet", "resnet": "ResNet"}[recipe.partition("-")[0]]
+
+
+# --- correct and in time ---------------------------------------------------------------------------------------------
+
+
+HEAD = """
+## Correct and in time
+
+`python -m benchmarks deadline` sends the requests of the [protocol's](protocol.md) trace, with bursts of tight budgets
+and with a neighbour program that keeps every core busy at times. An answer that is late or refused counts as wrong.
+Budgets are multiples of the median time of the most accurate path on the idle machine. *The same rule, measured times*
+chooses a path as the predictor does, but after the fact, from measured times. The best fixed path is chosen in
+hindsight. The *oracle of times* knows how long each path will take; the other oracle also knows the answers.
+"""
+
+
+def _in_time(kind: str, found: Results) -> Iterator[str]:
+    yield HEAD
+    env = found.get("environment", {})
+    if env:
+        yield f"{kind}: {env['device_name']}, {env['threads']} threads, {env['started'][:10]}."
+    for which, one in ((key, found[key]) for key in ("shipped", "ladder") if key in found):
+        what = "The network that comes with Polypath" if which == "shipped" else "The FractalNet of the ladder below"
+        apart = "" if which == "shipped" else ", beside its paths trained alone (*separate networks*)"
+        yield f"\n{what}{apart}, {one['requests']:,} requests, {one['runtime']}:\n"
+        yield "| policy | correct and in time | 95% interval | only the predictor | only this policy |"
+        yield "|---|---|---|---|---|"
+        for row in one["rows"]:
+            name = f"the best fixed path, `{one['fixed']}`" if row["way"] == FIXED else row["way"]
+            ends = f"{row['low']:.1%} to {row['high']:.1%}"
+            yield f"| {name} | {row['value']:.1%} | {ends} | {row['only_ours']} | {row['only_theirs']} |"
+        yield "\n| network | path | test error, % | ms, idle: median, 99% | ms, with the neighbour: median, 99% |"
+        yield "|---|---|---|---|---|"
+        own = one["bundle"]
+        for path in one["paths"]:
+            network = "one network" if path["bundle"] == own else path["bundle"]
+            calm, busy = (path.get(f"{key}_p50_p99_ms") for key in ("calm", "with_neighbour"))
+            yield f"| {network} | `{path['path']}` | {path['error']:.2f} | {_pair(calm)} | {_pair(busy)} |"
+        if gain := one["hypervolume"].get("gain"):
+            yield (
+                f"\nThe hypervolume of error against milliseconds is {gain['value']:+.4f} [{gain['low']:+.4f}, "
+                f"{gain['high']:+.4f}] larger for the one network than for the separate networks."
+            )
+
+
+def _pair(values: list[float] | None) -> str:
+    return "–" if values is None else f"{values[0]:.2f}, {values[1]:.2f}"
+
+
+# --- in one network and alone ----------------------------------------------------------------------------------------
+
+
+ALONE = """
+## In one network and alone
+
+[`polypath ladder`](ladder.md) trains each path of a network again as a plain network, for as many epochs. The *tax* is
+the error in the network (batch-norm recalibrated for the path) minus the error alone, in points, with a 95% interval
+over seeds and test images. The networks are small and train for five epochs with drop-path, so their errors show how
+paths compare, not how accurate a network can be. These taxes are the baseline for better ways to train paths.
+"""
+
+
+def _alone(ladders: Mapping[str, LadderResult]) -> Iterator[str]:
+    yield ALONE
+    for name, result in ladders.items():
+        yield f"### `polypath ladder {name}`\n"
+        yield "| path | MACs | ms | in the network, own statistics, % | recalibrated, % | alone, % | tax |"
+        yield "|---|---|---|---|---|---|---|"
+        for row in result.rows:
+            of = row.alone["epochs"]
+            ms = "–" if row.p50_ms is None else f"{row.p50_ms:.2f}"
+            yield (
+                f"| {row.name} | {row.macs / 1e6:.1f} M | {ms} | {row.error_own:.2f} | {row.error:.2f} | "
+                f"{of.error:.2f} | {of.tax:+.2f} [{of.low:+.2f}, {of.high:+.2f}] |"
+            )
+        tax, env, cost = result.tax["epochs"], result.environment, result.pflop
+        yield (
+            f"\nMean tax {tax.tax:+.2f} [{tax.low:+.2f}, {tax.high:+.2f}]. Training took {cost['net']:.3f} PFLOP for "
+            f"the network and {cost['epochs']:.3f} for all paths alone, per seed. {len(result.seeds)} seeds, "
+            f"{result.images:,} test images, {result.test_evaluations} evaluations on the test split; "
+            f"{env['device_name']}, {env['instructions']}, torch {env['torch']}, revision `{env['revision'][:12]}`.\n"
+        )
+        if (LADDERS / name / "figure.svg").is_file():
+            yield f"![Error in one network and alone, and the tax](results/ladders/{name}/figure.svg)\n"
+
+
+# --- what is missing -------------------------------------------------------------------------------------------------
+
+
+def _missing(
+    kinds: Mapping[str, Results], traces: Mapping[str, Results], ladders: Mapping[str, LadderResult]
+) -> Iterator[str]:
+    lines = []
+    if not traces:
+        lines.append("Answers correct and in time: `python -m benchmarks deadline`.")
+    lines += [f"The tax of `{name}`: `polypath ladder {name}`." for name in RECIPES if name not in ladders]
+    kinds_of_twins = {kind for result in ladders.values() for kind in result.kinds}
+    if ladders and kinds_of_twins == {"epochs"}:
+        lines.append("Paths trained alone for equal PFLOP in total, or taught by the whole network: `polypath ladder`.")
+    if not any("outside" in results for results in kinds.values()):
+        lines.append(
+            "What you could deploy instead for the same training cost, such as independent ResNets, an early-exit "
+            "network, a slimmable ResNet, smaller images or airbench's network: `python -m benchmarks outside` "
+            "([how](ladder.md#comparison-with-other-networks))."
+        )
+    if lines:
+        yield "## Not measured yet\n"
+        yield from (f"- {line}" for line in lines)

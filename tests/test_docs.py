@@ -146,6 +146,11 @@ def generator():
     return generate
 
 
+def test_no_page_has_the_name_of_one_that_sphinx_writes():
+    """Sphinx would replace the page without a warning."""
+    assert not {page.stem for page in PAGES} & {"search", "genindex", "py-modindex"}
+
+
 SLOW_PAGES = {"models.md"}  # builds every network: a minute
 
 

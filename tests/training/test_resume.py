@@ -90,7 +90,9 @@ def test_sigterm_saves_and_exits_with_143(
 
 def test_ctrl_c_saves_and_says_how_to_resume(calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before_step(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 2 after step 8; continue with `polypath resume"):
+    with pytest.raises(
+        KeyboardInterrupt, match="stopped in epoch 2 after step 8; this command continues it:\npolypath resume"
+    ):
         train(tiny(), tmp_path / "run", data=images(), quiet=True)
     resume(tmp_path / "run", data=images(), quiet=True)
     assert_same(calm, tmp_path / "run")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_model as save_model_as_safetensors
@@ -57,7 +59,7 @@ ROWS: list[tuple[str, str, Any]] = [
     ("few", "data.size", 48),
     ("few", "data.augment", AugmentConfig(scale=(0.5, 1.0), mirror=True, policy="trivial")),
     ("few", "objective", Sandwich(draws=0, labels=0.5)),
-    ("few", "optim.lr", 0.0566),
+    ("few", "optim.lr", 0.0071),
     ("few", "patience", 0),
     ("shapes", "data.augment", AugmentConfig(scale=(0.5, 1.0), mirror=True)),
     ("uneven", "model.num_classes", 2),
@@ -113,6 +115,17 @@ def test_what_a_mirror_would_make_another_class_is_not_mirrored(name: str, mirro
     found = settle(MY_IMAGES, ImageFacts({name: 50, "other": 50}, 300))
     assert found.data.augment.mirror is mirror
     assert (name in found.assumed["data.augment"]) is not mirror
+
+
+@pytest.mark.parametrize(
+    ("error", "rate", "said"), [(60.0, 0.0566, "other images than"), (19.0, 0.0071, "images like")]
+)
+def test_few_images_unlike_those_of_the_weights_get_a_high_rate(error: float, rate: float, said: str) -> None:
+    found = settle(MY_IMAGES, dataclasses.replace(FEW, feature_error=error))
+    assert found.optim.lr == rate
+    assert (
+        f"{said} yours (a linear classifier on its features has an error of {error:.0f}%)" in found.assumed["optim.lr"]
+    )
 
 
 def test_a_split_for_choosing_is_taken() -> None:
@@ -224,6 +237,8 @@ def test_a_run_looks_once_and_says_what_it_saw(pictures: Path, tmp_path: Path, c
         result = loop.train(recipe, tmp_path / "run")
     assert "data.size = 32: the shorter side of an image is 26 pixels" in caplog.text
     assert "init = pretrained" in caplog.text
+    assert "images like yours (a linear classifier on its features has an error of 0%)" in caplog.text
+    assert caplog.text.count("2 classes, 24 images") == 1
     written = recipe_from_json(json.loads((tmp_path / "run" / "recipe.json").read_text()))
     assert (written.open_fields, written.data.size, written.model.num_classes) == ((), 32, 2)
     assert written.assumed["data.size"].startswith("the shorter side")
@@ -235,6 +250,19 @@ def test_a_run_looks_once_and_says_what_it_saw(pictures: Path, tmp_path: Path, c
     loop.resume(tmp_path / "run", epochs=2, quiet=True)
     now = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert now == {**recipe_to_json(written), "epochs": 2}
+
+
+def test_the_features_are_measured_on_the_images(tmp_path: Path) -> None:
+    """Noise with random labels, which no features fit."""
+    draw = np.random.default_rng(0)
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.fromarray(draw.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
+    found = settled(replace(MY_IMAGES, {"data.source": str(tmp_path), "data.cache": False}), quiet=True)
+    assert "other images than yours" in found.assumed["optim.lr"]
+    given = settled(replace(MY_IMAGES, {"data.source": str(tmp_path), "init": None}), quiet=True)
+    assert "drawn at random" in given.assumed["optim.lr"]
 
 
 def test_a_sweep_settles_once_for_all_of_its_runs(pictures: Path, tmp_path: Path) -> None:

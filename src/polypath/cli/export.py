@@ -115,7 +115,14 @@ def _bundle(args: Any) -> dict[str, Any]:
         statistics.append("no path is in int8: each loses too much accuracy, or saves too little time")
     if not args.json:
         rows = [
-            [p.name, percent(p.error), percent(p.test_error), millions(p.macs), f"{p.params:,}", f"{p.temperature:.3f}"]
+            [
+                p.name,
+                percent(p.error),
+                percent(p.test_error),
+                millions(p.macs),
+                f"{p.params:,}",
+                f"{p.temperature:.3f}" if p.calibration.get("fitted_on") else "–",
+            ]
             for p in on_kind(bundle, instructions()).paths
         ]
         head = ["path", "held-out error %", "test error %", "MACs", "params", "temperature"]

@@ -73,6 +73,8 @@ def paths(argv: list[str]) -> None:
         print_json(table.to_json())
         return
     show(table)
+    if run.recalibrates and not args.recalibrate:
+        say("--recalibrate also shows the errors that the paths have in a bundle")
     say(f"wrote {', '.join(path.name for path in written)} into {run.folder}")
 
 

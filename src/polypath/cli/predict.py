@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from polypath.cli.output import fitting, say
 from polypath.cli.parser import Parser, positive
+from polypath.cli.patience import patience
 from polypath.cli.tables import RowPrinter, print_json, to_json, watched
 from polypath.core.display import printable
 
@@ -76,21 +77,23 @@ def predict(argv: list[str]) -> int:
 
     from polypath.deploy.predictor import AnytimePredictor
 
-    predictor = AnytimePredictor(bundle, args.runtime, args.threads, precision=args.precision, profile=args.profile)
-    if args.budget_ms is not None:
-        predictor.choose(args.budget_ms)  # raises for a budget in which no path can answer
-    show = _json_lines(args) if args.json else _table(bundle, predictor, files)
     bad: list[str] = []
-    for file in files:
-        try:
-            answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)
-        except (BrokenImage, BudgetError) as error:
-            why = str(error).removeprefix(f"{printable(file)}: ")
-            bad.append(f"{printable(file)}: {why}")
-            if args.json:
-                say(to_json({"image": str(file), "error": why}))
-        else:
-            show(file, answer)
+    with patience() as answering:
+        predictor = AnytimePredictor(bundle, args.runtime, args.threads, precision=args.precision, profile=args.profile)
+        if args.budget_ms is not None:
+            predictor.choose(args.budget_ms)  # raises for a budget in which no path can answer
+        show = _json_lines(args) if args.json else _table(bundle, predictor, files)
+        for file in files:
+            try:
+                answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)
+            except (BrokenImage, BudgetError) as error:
+                why = str(error).removeprefix(f"{printable(file)}: ")
+                bad.append(f"{printable(file)}: {why}")
+                if args.json:
+                    say(to_json({"image": str(file), "error": why}))
+            else:
+                answering()
+                show(file, answer)
     if len(files) == len(bad) == 1:
         raise ValueError(bad[0])
     if bad and not args.json:
@@ -106,7 +109,8 @@ def _to_file(args: argparse.Namespace, bundle: Bundle, files: Sequence[Path]) ->
 
     out = check_out(args.out)
     runtime = args.runtime if args.runtime != "auto" else runtime_of(out) or "auto"  # a resumed FILE keeps its runtime
-    predictor = AnytimePredictor(bundle, runtime, args.threads, precision=args.precision, profile=args.profile)
+    with patience():
+        predictor = AnytimePredictor(bundle, runtime, args.threads, precision=args.precision, profile=args.profile)
     written = write_answers(
         predictor,
         files,

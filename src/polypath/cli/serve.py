@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import warnings
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 
 from polypath.cli.output import say
 from polypath.cli.parser import Parser, number_of, positive
+from polypath.cli.patience import patience
 from polypath.cli.tables import print_json
 from polypath.core.checks import number, whole
 
 NEEDS = ("fastapi", "fastapi_offline", "uvicorn", "h11", "prometheus_client", "python_multipart")
 
 LOG = logging.getLogger(__name__)
-MEASURING = "measuring how long each path takes on this machine; the times are stored for the next start"
 
 
 def serve(argv: list[str]) -> None:
@@ -121,15 +120,10 @@ def serve(argv: list[str]) -> None:
 def _here(args: Any, options: Any, key: Any, callers: Any) -> Any:
     from polypath.serve.app import App
 
-    patience = threading.Timer(2.0, LOG.info, [MEASURING])
-    patience.daemon = True
-    patience.start()
-    try:
+    with patience():
         model = make_model(args.bundle, args.runtime, args.threads, args.profile, args.precision)
         app = App(model, options, key, callers)
         app.measure()
-    finally:
-        patience.cancel()
     return app
 
 

@@ -1,4 +1,4 @@
-"""Facts about images that can be found without decoding them: the number of images per class, and their sizes."""
+"""Facts about images: the number of images per class, and their sizes. They are found without decoding images."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class ImageFacts:
         grey: whether all sampled images are grey.
         tested: whether the dataset has test images; otherwise a share of the training images is held out for the test.
         validation_split: name of the dataset's validation split, if it has one.
+        feature_error: error of a linear classifier on the features of the network in ``init``, in percent
+            (:func:`polypath.training.fit_head.feature_error`). None if it was not measured.
     """
 
     classes: Mapping[str, int]
@@ -41,6 +43,7 @@ class ImageFacts:
     grey: bool = False
     tested: bool = False
     validation_split: str | None = None
+    feature_error: float | None = None
 
     @property
     def images(self) -> int:

@@ -131,7 +131,11 @@ def _mean_and_std(training: Split | StreamedSplit, config: DataConfig) -> tuple[
 
 @takes(config=instance(DataConfig), progress=optional(FUNCTION), accept=optional(FUNCTION))
 def load_images(
-    config: DataConfig, progress: Progress | None = None, accept: Callable[[Identity], None] | None = None
+    config: DataConfig,
+    progress: Progress | None = None,
+    accept: Callable[[Identity], None] | None = None,
+    *,
+    quiet: bool = False,
 ) -> ImageData:
     """Open ``config.source``, decode its images and split them by labels and seed. Decoded images are cached
     (:mod:`polypath.data.cache`).
@@ -141,6 +145,7 @@ def load_images(
         progress: called as ``progress(split, done, total)`` while images are decoded.
         accept: called with the identity of the images before they are decoded. The function should raise an error if
             these are not the expected images.
+        quiet: do not log how the dataset was interpreted.
 
     Raises:
         ValueError: the source, subset, split or column is unknown, labels are inconsistent, images or files are broken,
@@ -163,7 +168,8 @@ def load_images(
         loader.notes.append(
             f"no test split: {len(test)} images of {train[0].split!r}, drawn class by class, are held out"
         )
-    loader.tell()
+    if not quiet:
+        loader.tell()
     kept, held = training_parts([part.labels for part in parts], config)
     validation = loader.split(chooser, channels) if chooser else None
     if any(len(h) for h in held):

@@ -152,7 +152,7 @@ def decide(
         name: {
             "before": round(calibration_error(logits[name][choose], labels[choose]), 3),
             "after": round(calibration_error(logits[name][choose] / temperatures[name], labels[choose]), 3),
-            "fitted_on": len(calibrate),
+            "fitted_on": len(calibrate) if fits else 0,
         }
         for name in names
     }

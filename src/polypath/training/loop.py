@@ -484,7 +484,7 @@ class _Session:
     def _leave(self, number: int) -> None:
         text = (
             f"the run was stopped in epoch {min(self.epoch + 1, self.recipe.epochs)} after step {self.step}; "
-            f"continue with `polypath resume {self.folder.path}`"
+            f"this command continues it:\npolypath resume {self.folder.path}"
         )
         self._log(logging.WARNING, text)
         raise leaving(number, text)

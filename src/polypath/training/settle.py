@@ -44,6 +44,7 @@ UNEVEN = 3.0  # least ratio of the largest to the smallest class at which classe
 FOR_A_BUNDLE = 50  # held-out images that an export needs; held out if they are at most a third of all images
 FEW = 50  # images per class; with fewer, augmentation is stronger and training longer
 STEPS_OF_FEW, BATCH_OF_FEW = 1500, 16  # with few images, the least number of optimiser steps, and the batch size
+UNLIKE = 0.5  # share of the error of guessing: above it, features do not fit the images, and the weights must change
 FITTED = 2000  # images; more of them hardly change a linear classifier
 UNSAID = ("data.mean", "data.std", "norms", "fit_head", "optim.kind")  # logged only if their value changes
 SIDED = re.compile(r"(^|[^a-z])(left|right)([^a-z]|$)", re.IGNORECASE)
@@ -79,7 +80,14 @@ def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quie
         return recipe
     if "data.source" in recipe.open_fields:
         raise ValueError(f"{recipe.name}: give the folder of your images with --data.source DIR")
-    found = settle(recipe, look(located(recipe.data, None if moved is None else os.fspath(moved))))
+    images = located(recipe.data, None if moved is None else os.fspath(moved))
+    facts = look(images)
+    found = settle(recipe, facts)
+    if "optim.lr" in recipe.open_fields and _few(facts) and found.init is not None and not _of_timm(found):
+        from polypath.training.fit_head import feature_error
+
+        measured = feature_error(dataclasses.replace(found, data=dataclasses.replace(found.data, source=images.source)))
+        found = settle(recipe, dataclasses.replace(facts, feature_error=measured))
     if not quiet:
         for line in told(recipe, found):
             LOG.info("%s", line)
@@ -270,9 +278,13 @@ def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     if recipe.optim.kind in ("adam", "adamw"):
         rate = 1e-3 if recipe.init is None else 3e-4
         return {"optim.lr": rate}, f"usual for {recipe.optim.kind} if the weights are {_origin(recipe)}"
-    rate = 0.05 if recipe.init is None else 0.08 if _few(facts) else 0.02
+    rate, more = 0.05 if recipe.init is None else 0.01 if _few(facts) else 0.02, ""
+    if recipe.init is not None and facts.feature_error is not None:
+        unlike = facts.feature_error > UNLIKE * 100 * (1 - 1 / len(facts.classes))
+        rate, what = (0.08, "other images than yours") if unlike else (0.01, "images like yours")
+        more = f" on {what} (a linear classifier on its features has an error of {facts.feature_error:.0f}%)"
     rate = rate * math.sqrt(recipe.batch_size / 32)
-    return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}, and for this batch size"
+    return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}{more}, and for this batch size"
 
 
 def _origin(recipe: Recipe) -> str:
@@ -286,9 +298,10 @@ def _patience(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
 
 
 def _validate_every(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
-    return {
-        "validate_every": max(1, recipe.epochs // 20)
-    }, "the held-out error is measured about twenty times; more often would favour lucky epochs"
+    if not recipe.chooses:
+        return {"validate_every": recipe.epochs}, "there are no held-out images to measure an error on"
+    why = "the held-out error is measured about twenty times; more often would favour lucky epochs"
+    return {"validate_every": max(1, recipe.epochs // 20)}, why
 
 
 DECISIONS: Mapping[str, Decision] = {

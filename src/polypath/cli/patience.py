@@ -1,0 +1,25 @@
+"""Says what a command is doing if it has printed nothing for two seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from polypath.cli.output import say
+
+MEASURING = "measuring how long each path takes on this machine; the times are stored for the next start"
+SECONDS = 2.0
+
+
+@contextmanager
+def patience(text: str = MEASURING) -> Iterator[Callable[[], None]]:
+    """Print ``text`` to standard error if the ``with`` block takes longer than two seconds. The block can call the
+    yielded function as soon as there is other output."""
+    timer = threading.Timer(SECONDS, say, [text], {"error": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()

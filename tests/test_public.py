@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -451,3 +452,7 @@ def test_every_public_function_is_in_that_table():
         kinds = inspect.signature(values[name]).parameters.values()
         every = {p.name for p in kinds if p.kind is not p.VAR_KEYWORD}
         assert every - arguments.keys() <= {"profile"}  # which test_predictor.py has
+
+
+def test_the_package_has_its_version():
+    assert pp.__version__ == metadata.version("polypath")

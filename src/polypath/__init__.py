@@ -115,6 +115,10 @@ _PLACES = {
 if not TYPE_CHECKING:  # if a type checker saw this function, it would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("polypath")
         return looked_up(__name__, _PLACES, name) if name in _PLACES else _moved.attribute(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from polypath.worth.result import LadderResult, load_ladder
 
 LADDERS = Path(__file__).parent.parent / "docs" / "results" / "ladders"
 RECIPES = ("fractalnet-cifar10-fast", "crescendonet-cifar10-fast", "resnet-cifar10-fast")
+LATE = "AnytimePredictor, allow_late"
 LIVE, FIXED = "AnytimePredictor", "the best fixed path"
 APART = "separate networks, the same rule"
 
@@ -20,7 +22,7 @@ def page(kinds: Mapping[str, Results] | None = None, ladders: Mapping[str, Ladde
     ladders = _ladders() if ladders is None else ladders
     traces = {kind: results["deadline"] for kind, results in kinds.items() if "deadline" in results}
     parts = ["# What the paths are worth\n"]
-    parts += [" ".join([*_summary(traces, ladders)]) + "\n"]
+    parts += [textwrap.fill(" ".join(_summary(traces, ladders)), 120)]
     for kind, found in traces.items():
         parts += _in_time(kind, found)
     if ladders:
@@ -38,18 +40,27 @@ def _ladders() -> dict[str, LadderResult]:
 
 def _summary(traces: Mapping[str, Results], ladders: Mapping[str, LadderResult]) -> Iterator[str]:
     for found in traces.values():
-        rows = {row["way"]: row for row in found["shipped"]["rows"]}
+        one = found["shipped"]
+        rows = {row["way"]: row for row in one["rows"]}
         ours, fixed = rows[LIVE], rows[FIXED]
         yield (
-            f"Under a changing time budget, the network that comes with Polypath gives {ours['value']:.1%} of answers "
-            f"correctly and in time. Its best single path gives {fixed['value']:.1%}."
+            "Under a changing time budget, and with a neighbour on the processor, the network that comes with Polypath "
+            f"gives {ours['value']:.1%} of answers correctly and in time. Its best single path gives "
+            f"{fixed['value']:.1%}."
         )
+        if refused := one["used"].get("refused"):
+            yield (
+                f"The predictor refuses {refused:,} of {one['requests']:,} requests, because it expects no path to be "
+                "in time for 99% of such requests. The single path tries them all."
+            )
+        if late := rows.get(LATE):
+            yield f"With `allow_late`, the predictor tries the cheapest path instead, and gives {late['value']:.1%}."
     for name, result in ladders.items():
         tax = result.tax["epochs"]
-        more = "more" if tax.tax >= 0 else "fewer"
+        more = "higher" if tax.tax >= 0 else "lower"
         yield (
-            f"In a {_family(name)} that trains with drop-path, a path makes {abs(tax.tax):.1f} points {more} errors "
-            "on average than the same path trained alone."
+            f"In a {_family(name)} that trains with drop-path, the error of a path is {abs(tax.tax):.1f} points {more} "
+            "on average than that of the same path trained alone."
         )
     if not traces and not ladders:
         yield "Nothing has been measured yet."
@@ -81,7 +92,8 @@ def _in_time(kind: str, found: Results) -> Iterator[str]:
     for which, one in ((key, found[key]) for key in ("shipped", "ladder") if key in found):
         what = "The network that comes with Polypath" if which == "shipped" else "The FractalNet of the ladder below"
         apart = "" if which == "shipped" else ", beside its paths trained alone (*separate networks*)"
-        yield f"\n{what}{apart}, {one['requests']:,} requests, {one['runtime']}:\n"
+        refused = f", {one['used'].get('refused', 0):,} of them refused by the predictor"
+        yield f"\n{what}{apart}: {one['requests']:,} requests{refused}; {one['runtime']}.\n"
         yield "| policy | correct and in time | 95% interval | only the predictor | only this policy |"
         yield "|---|---|---|---|---|"
         for row in one["rows"]:
@@ -97,8 +109,8 @@ def _in_time(kind: str, found: Results) -> Iterator[str]:
             yield f"| {network} | `{path['path']}` | {path['error']:.2f} | {_pair(calm)} | {_pair(busy)} |"
         if gain := one["hypervolume"].get("gain"):
             yield (
-                f"\nThe hypervolume of error against milliseconds is {gain['value']:+.4f} [{gain['low']:+.4f}, "
-                f"{gain['high']:+.4f}] larger for the one network than for the separate networks."
+                "\nThe hypervolume of error against milliseconds (larger is better) of the one network, minus that of "
+                f"the separate networks, is {gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]."
             )
 
 

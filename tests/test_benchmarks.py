@@ -342,7 +342,14 @@ def trace_of(ours: float, fixed: float) -> dict:
         for way, value in (("AnytimePredictor", ours), ("the best fixed path", fixed))
     ]
     path = {"bundle": "b", "path": "whole", "error": 12.5, "calm_p50_p99_ms": [1.0, 1.5]}
-    known = {"bundle": "b", "runtime": "openvino", "requests": 2000, "fixed": "column=1", "rows": rows}
+    known = {
+        "bundle": "b",
+        "runtime": "openvino",
+        "requests": 2000,
+        "fixed": "column=1",
+        "rows": rows,
+        "used": {"refused": 990},
+    }
     return {"shipped": known | {"paths": [path], "hypervolume": {}}}
 
 
@@ -366,12 +373,16 @@ def ladder_of(tax: float) -> LadderResult:
     )
 
 
-@pytest.mark.parametrize(("tax", "sentence"), [(1.5, "makes 1.5 points more errors"), (-0.5, "makes 0.5 points fewer")])
+@pytest.mark.parametrize(
+    ("tax", "sentence"), [(1.5, "1.5 points higher on average"), (-0.5, "0.5 points lower on average")]
+)
 def test_the_page_of_worth_begins_with_what_was_measured_and_ends_with_what_was_not(tax, sentence):
     text = page_worth.page({"avx2": {"deadline": trace_of(0.8, 0.7)}}, {page_worth.RECIPES[0]: ladder_of(tax)})
     first, _, last = (text.partition("\n\n")[2].partition("\n\n")[0], *text.rpartition("## Not measured yet")[1:])
-    assert "gives 80.0% of answers correctly and in time. Its best single path gives 70.0%." in first
-    assert sentence in first
+    said = " ".join(first.split())
+    assert "gives 80.0% of answers correctly and in time. Its best single path gives 70.0%." in said
+    assert "refuses 990 of 2,000 requests" in said
+    assert sentence in said
     assert "| the best fixed path, `column=1` | 70.0% | 69.0% to 71.0% | 3 | 2 |" in text
     assert "| one network | `whole` | 12.50 | 1.00, 1.50 | – |" in text
     assert f"| whole | 24.3 M | – | 21.00 | 20.00 | {20 - tax:.2f} | {tax:+.2f} [" in text

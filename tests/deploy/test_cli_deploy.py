@@ -169,6 +169,7 @@ def test_an_image_that_takes_too_long_is_one_of_the_bad(folder, set_times, capsy
         (["--budget-ms", "-1"], "budget_ms = -1.0"),
         (["--budget-ms", "0.001"], "cannot be met: the cheapest path needs 1 ms"),
         (["--budget-ms", "1", "--path", "whole"], "give only one of them"),
+        (["--allow-late"], "--allow-late: is only allowed with --budget-ms"),
         (["--path", "column=7"], "give one of column=1"),
         (["--top-k", "11"], "only 10 classes"),
         (["--profile", "0"], "--profile: '0' is not stored, fresh or a number of seconds above 0"),

@@ -82,6 +82,17 @@ def test_an_impossible_budget_is_refused_at_once(predictor, images, monkeypatch)
     assert (caught.value.budget_ms, caught.value.needs_ms) == (0.5, 1.0)
 
 
+def test_an_impossible_budget_is_tried_if_late_answers_are_allowed(predictor, bundle, images):
+    cheapest = min(bundle.paths, key=lambda path: path.macs).name
+    answer = predictor.predict(images, budget_ms=1e-6, allow_late=True)
+    assert (answer.path, answer.budget_ms) == (cheapest, 1e-6)
+    assert answer.ms > answer.budget_ms
+    assert np.array_equal(answer.probabilities, predictor.predict(images, path=cheapest).probabilities)
+    assert predictor.predict(images, budget_ms=1e5, allow_late=True).path == predictor.predict(images).path
+    with pytest.raises(ValueError, match="allow_late = True: is only allowed with budget_ms"):
+        predictor.predict(images, allow_late=True)
+
+
 def test_decoding_counts_against_the_budget(predictor, images, monkeypatch):
     prepared = predictor.prepared
     monkeypatch.setattr(predictor, "prepared", lambda *asked: (time.sleep(0.02), prepared(*asked))[1])

@@ -39,6 +39,9 @@ def predict(argv: list[str]) -> int:
         type=float,
         help="milliseconds to read, decode and classify an image (default: no limit, so the most accurate path)",
     )
+    parser.add_argument(
+        "--allow-late", action="store_true", help="if no path fits the budget, use the cheapest instead of refusing"
+    )
     parser.add_argument("--path", help="always use the path of this name")
     parser.add_argument("--top-k", type=positive, help="number of classes per image (default 3; with --out, 1)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write FILE.csv or FILE.parquet, one row per image")
@@ -53,6 +56,8 @@ def predict(argv: list[str]) -> int:
     args = parser.read(argv)
     if args.budget_ms is not None and args.path is not None:
         raise ValueError("--budget-ms and --path: give only one of them")
+    if args.allow_late and (args.budget_ms is None or args.out is not None):
+        raise ValueError("--allow-late: is only allowed with --budget-ms, and not with --out")
     if args.batch is not None and args.out is None:
         raise ValueError("--batch: is only allowed with --out; otherwise images are classified one by one")
     if args.top_k is None:
@@ -81,11 +86,13 @@ def predict(argv: list[str]) -> int:
     with patience() as answering:
         predictor = AnytimePredictor(bundle, args.runtime, args.threads, precision=args.precision, profile=args.profile)
         if args.budget_ms is not None:
-            predictor.choose(args.budget_ms)  # raises for a budget in which no path can answer
+            predictor.choose(args.budget_ms, allow_late=args.allow_late)  # raises if no path can answer in time
         show = _json_lines(args) if args.json else _table(bundle, predictor, files)
         for file in files:
             try:
-                answer = predictor.predict(file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k)
+                answer = predictor.predict(
+                    file, args.budget_ms, args.path, top_k=args.top_k, allow_late=args.allow_late
+                )
             except (BrokenImage, BudgetError) as error:
                 why = str(error).removeprefix(f"{printable(file)}: ")
                 bad.append(f"{printable(file)}: {why}")

@@ -145,7 +145,13 @@ class AnytimePredictor:
     # --- answering ---------------------------------------------------------------------------------------
 
     def predict(
-        self, images: Any, budget_ms: float | None = None, path: str | None = None, *, top_k: int | None = None
+        self,
+        images: Any,
+        budget_ms: float | None = None,
+        path: str | None = None,
+        *,
+        top_k: int | None = None,
+        allow_late: bool = False,
     ) -> Answer:
         """Classify images with the most accurate path that fits ``budget_ms``, or with ``path``.
 
@@ -156,6 +162,8 @@ class AnytimePredictor:
                 loading do not count. If neither a budget nor a path is given, the most accurate path runs.
             path: the name of a path to use, however slow; not together with a budget.
             top_k: number of classes that :meth:`Answer.top` returns for each image; None means its default.
+            allow_late: if no path fits the budget, use the cheapest path instead of raising ``BudgetError``. The answer
+                may be late, but many are in time: a path counts as fitting only if 99.5% of its times fit.
 
         Raises:
             BudgetError: the cheapest path needs more time than the budget (raised before anything is decoded), or more
@@ -166,6 +174,8 @@ class AnytimePredictor:
         if top_k is not None:
             check_top_k(top_k, self.bundle.classes)
         if budget_ms is None:
+            if allow_late:
+                raise ValueError("allow_late = True: is only allowed with budget_ms")
             x = self.prepared(images)
             name = self._ranked[0] if path is None else self.bundle.path(path).name
         else:
@@ -174,11 +184,11 @@ class AnytimePredictor:
                 raise ValueError(f"path {path!r} and budget_ms {budget_ms!r} are both given: give only one of them")
             count = _count(images)
             start += self._make_ready(count)
-            self.choose(budget_ms, count)
+            self.choose(budget_ms, count, allow_late=allow_late)
             spent = Spent(budget_ms, start)
-            x = self._within(images, spent)
+            x = spent.on_decoding(lambda: self.prepared(images)) if allow_late else self._within(images, spent)
             start = spent.start
-            name = self.choose(spent.left_ms, len(x), spent=spent)
+            name = self.choose(spent.left_ms, len(x), spent=spent, allow_late=allow_late)
         probabilities = self._timed(name, x)
         return Answer(
             probabilities=probabilities,
@@ -373,17 +383,20 @@ class AnytimePredictor:
 
     # --- times -------------------------------------------------------------------------------------------
 
-    def choose(self, budget_ms: float, batch: int = 1, *, spent: Spent | None = None) -> str:
+    def choose(self, budget_ms: float, batch: int = 1, *, spent: Spent | None = None, allow_late: bool = False) -> str:
         """Return the name of the most accurate path whose 99.5th percentile fits the budget.
 
         Args:
             spent: a record of the time spent so far, for the error message.
+            allow_late: if no path fits, return the cheapest path.
 
         Raises:
-            BudgetError: no path fits the budget.
+            BudgetError: no path fits the budget, and ``allow_late`` is not set.
         """
         latencies, now = self.latencies(batch), time.perf_counter()
         name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
+        if name is None and allow_late:
+            return min(latencies.paths, key=lambda other: latencies.paths[other].needs)
         if name is None:
             cheapest = min(latency.needs for latency in latencies.paths.values())
             if spent is not None:

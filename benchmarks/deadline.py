@@ -4,8 +4,8 @@ The requests of the protocol's trace are sent in order, with CIFAR-10's test ima
 accurate path's median time on the idle machine. During some requests of the trace, a neighbour program keeps every core
 busy. For each request, there are two steps:
 
-live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers, and then again with
-           ``allow_late``, which tries the cheapest path where the first call refuses
+live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers. Then a second predictor answers
+           with ``allow_late``, which tries the cheapest path where the first predictor refuses
 measured   then every path of every bundle runs once alone, so all other policies are evaluated on the same times and
            predictions (:mod:`polypath.analysis.deadline`)
 
@@ -92,19 +92,20 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
     tasks = [_task(p, name) for p, name in paths]
     profile = np.array([[timed(task, pixels[:1]) for task in tasks] for _ in range(3 + PROFILE_RUNS)])[3:]
     unit = float(np.median(profile[:, int(errors[:own].argmin())]))
-    predictor.warm_up()
-    predictor.profile(1)
+    second = pp.AnytimePredictor(bundle, predictor.runtime.name)  # with times of its own, which answers change
+    for one in (predictor, second):
+        one.warm_up()
+        one.profile(1, fresh=True)
     print(f"{predictor.runtime.name}, unit {unit:.3f} ms, {len(trace.budgets)} requests")
     images = np.random.default_rng(trace.seed).integers(0, len(labels), len(trace.budgets))
     times, live, tried, used = np.empty((len(images), len(paths))), [], [], []
     with neighbour(cores()) as wake, without_collection():
         for i, (at, budget) in enumerate(zip(images, unit * trace.budgets, strict=True)):
             wake(bool(trace.neighbour[i]))
-            answers = [_asked(predictor, pixels[at], int(labels[at]), budget, late) for late in (False, True)]
-            (kept, path), (also, _) = answers
+            kept, path = _asked(predictor, pixels[at], int(labels[at]), budget, late=False)
             live.append(kept)
-            tried.append(also)
             used.append(path)
+            tried.append(_asked(second, pixels[at], int(labels[at]), budget, late=True)[0])
             times[i] = replay(tasks, [pixels[at : at + 1]], [bool(trace.neighbour[i])], wake)[0]
     at = right[images]
     one = deadline.Measured(unit * trace.budgets, times[:, :own], at[:, :own])
@@ -146,7 +147,7 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
 
 
 def _asked(
-    predictor: pp.AnytimePredictor, pixels: np.ndarray, label: int, budget: float, late: bool
+    predictor: pp.AnytimePredictor, pixels: np.ndarray, label: int, budget: float, *, late: bool
 ) -> tuple[bool, str]:
     """Return whether the answer is correct and in time, and the path that was used."""
     start = time.perf_counter()

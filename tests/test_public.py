@@ -320,7 +320,7 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, tuple[Any, ...]]]] = {
     "latency": (("net",), {"net": NETWORK, "paths": PATHS, "size": (None, "word", 2.5), "batch_size": COUNT}),
     "list_models": ((), {"pattern": TEXT}),
     "load": (("folder",), {"source": TEXT, "revision": OPTIONAL_TEXT, "device": TEXT}),
-    "load_images": (("config",), {"config": NETWORK, "progress": STATISTICS, "accept": STATISTICS}),
+    "load_images": (("config",), {"config": NETWORK, "progress": STATISTICS, "accept": STATISTICS, "quiet": FLAG}),
     "push_to_hub": (
         ("net", "name"),
         {

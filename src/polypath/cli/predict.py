@@ -91,7 +91,7 @@ def predict(argv: list[str]) -> int:
         for file in files:
             try:
                 answer = predictor.predict(
-                    file, args.budget_ms, args.path, top_k=args.top_k, allow_late=args.allow_late
+                    file, budget_ms=args.budget_ms, path=args.path, top_k=args.top_k, allow_late=args.allow_late
                 )
             except (BrokenImage, BudgetError) as error:
                 why = str(error).removeprefix(f"{printable(file)}: ")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from polypath.core.arguments import takes
-from polypath.core.checks import FUNCTION, instance, optional
+from polypath.core.checks import FLAG, FUNCTION, instance, optional
 from polypath.core.display import printable
 from polypath.data import cache
 from polypath.data.config import DataConfig
@@ -129,7 +129,7 @@ def _mean_and_std(training: Split | StreamedSplit, config: DataConfig) -> tuple[
     return config.mean, config.std
 
 
-@takes(config=instance(DataConfig), progress=optional(FUNCTION), accept=optional(FUNCTION))
+@takes(config=instance(DataConfig), progress=optional(FUNCTION), accept=optional(FUNCTION), quiet=FLAG)
 def load_images(
     config: DataConfig,
     progress: Progress | None = None,

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from polypath.core.arguments import takes
-from polypath.core.checks import TEXT, Rule, check, instance, number, one_of, optional
+from polypath.core.checks import FLAG, TEXT, Rule, check, instance, number, one_of, optional
 from polypath.data.images import LIMITS, ImageLimits
 from polypath.deploy import latency_profile as profiles
 from polypath.deploy.answer import Answer, Confident, averaged, check_top_k, softmax
@@ -171,6 +171,7 @@ class AnytimePredictor:
             ValueError: the images or an argument are invalid.
         """
         start = time.perf_counter()
+        check("allow_late", allow_late, FLAG)
         if top_k is not None:
             check_top_k(top_k, self.bundle.classes)
         if budget_ms is None:

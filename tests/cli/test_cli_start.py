@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from conftest import child_environment
+from polypath.cli import patience as waiting
 from polypath.deploy import AnytimePredictor, Bundle, latency_profile
 from polypath.deploy import predictor as predictors
 from polypath.deploy.runtimes import candidates, facts_of
@@ -101,3 +103,18 @@ def test_torch_is_not_asked_for_a_gpu_without_a_driver(monkeypatch: pytest.Monke
     assert done.stdout.split() == ["False", "False"], done.stderr
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert candidates(Bundle.open()) == ["cuda-graphs"]
+
+
+def test_a_command_says_what_it_does_only_if_it_is_slow(monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "SECONDS", 0.02)
+    with waiting.patience("loading"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "loading\n"
+    monkeypatch.setattr(waiting, "SECONDS", 1.0)
+    with waiting.patience("loading") as answering:
+        answering()
+        time.sleep(1.2)
+    with waiting.patience("loading"):
+        pass
+    time.sleep(1.2)
+    assert capsys.readouterr().err == ""

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from polypath.cli.output import say
 
-MEASURING = "measuring how long each path takes on this machine; the times are stored for the next start"
+PREPARING = "loading the paths; the first time on this machine, their times are measured and stored"
 SECONDS = 2.0
 
 
 @contextmanager
-def patience(text: str = MEASURING) -> Iterator[Callable[[], None]]:
+def patience(text: str = PREPARING) -> Iterator[Callable[[], None]]:
     """Print ``text`` to standard error if the ``with`` block takes longer than two seconds. The block can call the
     yielded function as soon as there is other output."""
     timer = threading.Timer(SECONDS, say, [text], {"error": True})

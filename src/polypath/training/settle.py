@@ -188,7 +188,7 @@ def _held_out(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str
         return changes, "this split of the dataset is used for choices"
     images = _left(recipe, facts)
     if images < 3 * FOR_A_BUNDLE:
-        reason = f"all {images:,} images are trained on; a third of them are not enough to choose paths and epochs"
+        reason = f"all {images:,} images are trained on; a third of them would be too few to choose paths and epochs"
         return {"data.validation": 0}, reason
     wanted = max(HELD_OUT * images, LEAST_HELD * len(facts.classes))
     held = max(FOR_A_BUNDLE, round(min(wanted, MOST_HELD, images / 4)))

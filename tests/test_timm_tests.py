@@ -28,7 +28,7 @@ OURS = (
     "mobilenetv2_base", "dr_resnet_small", "dr_mobilenetv2", "aig_resnet50_imagenet",
 )  # fmt: skip
 SKIPS = (
-    "skip_resnet18", "skip_regnety_002", "skip_convnext_atto", "skip_mobilenetv3_small_100", "skip_mobilenetv2_035",
+    "skip_resnet18", "skip_regnety_002", "skip_convnext_atto", "skip_mobilenetv3_small_100", "skip_mobilenetv2_050",
     "skip_vit_tiny_patch16_224",
 )  # fmt: skip
 NAMES = ("resnet18", "vit_tiny_patch16_224", *OURS, *SKIPS)

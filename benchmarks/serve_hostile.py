@@ -17,7 +17,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 
 from benchmarks.serving import Watch, running, versions
-from polypath.cli.serve import MEASURING
+from polypath.cli.patience import PREPARING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from serve.fake import parsed, post, raw
@@ -85,7 +85,7 @@ def run() -> dict:
             "giant bodies are refused": set(huge_statuses) == {413},
             "the process lives": served.process.poll() is None and status == 200,
             "memory bounded (256 MiB above the start)": watch.memory()["max_mib"] - before / 2**20 <= 256,
-            "nothing on standard error": not set(served.errors) - {MEASURING},
+            "nothing on standard error": not set(served.errors) - {PREPARING},
         }
     for name, kept in verdicts.items():
         print(f"{'kept  ' if kept else 'BROKEN'} {name}")

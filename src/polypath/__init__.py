@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from polypath.training.recipe import Recipe
     from polypath.training.recipes import get_recipe
 
+    __version__: str
+
 __all__ = [
     "AnytimePredictor",
     "Bundle",

@@ -44,6 +44,7 @@ from polypath.worth.replay import neighbour, replay, timed, without_collection
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
 BATCH = 250  # batch size for scoring
+LIVE, LATE, FIXED = "AnytimePredictor", "AnytimePredictor, allow_late", "the best fixed path"
 
 
 def run() -> dict:
@@ -112,20 +113,18 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
     order = np.argsort(errors[:own]).tolist()
     chosen = {
         "the same rule, measured times": deadline.by_needs(one, order, profile[:, :own]),
-        "the best fixed path": deadline.fixed(one),
+        FIXED: deadline.fixed(one),
         "oracle of times": deadline.in_time(one, order),
         "oracle of times and answers": deadline.oracle(one),
     }
-    outcomes = {"AnytimePredictor": np.array(live), "AnytimePredictor, allow_late": np.array(tried)} | {
-        name: one.outcome(c) for name, c in chosen.items()
-    }
+    outcomes = {LIVE: np.array(live), LATE: np.array(tried)} | {name: one.outcome(c) for name, c in chosen.items()}
     if apart:
         rest = deadline.Measured(unit * trace.budgets, times[:, own:], at[:, own:])
         ranked = np.argsort(errors[own:]).tolist()
         outcomes["separate networks, the same rule"] = rest.outcome(deadline.by_needs(rest, ranked, profile[:, own:]))
         outcomes["separate networks, oracle of times"] = rest.outcome(deadline.in_time(rest, ranked))
     rows = [
-        {"way": name, **asdict(deadline.deadline_accuracy(outcome)), **_gain(outcomes["AnytimePredictor"], outcome)}
+        {"way": name, **asdict(deadline.deadline_accuracy(outcome)), **_gain(outcomes[LIVE], outcome)}
         for name, outcome in outcomes.items()
     ]
     show("Right and in time", rows, {"way": "", "value": ".3f", "low": ".3f", "high": ".3f"})
@@ -136,7 +135,7 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
         "requests": len(images),
         "unit_ms": unit,
         "rows": rows,
-        "fixed": names[int(chosen["the best fixed path"][0])],
+        "fixed": names[int(chosen[FIXED][0])],
         "used": {name: used.count(name) for name in dict.fromkeys(used)},
         "paths": [
             {"bundle": p.bundle.name, "path": name, "error": float(error), **_spread(row, times[:, i], trace)}

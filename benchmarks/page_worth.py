@@ -6,14 +6,12 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.deadline import FIXED, LATE, LIVE
 from benchmarks.page import Results, load
 from polypath.worth.result import LadderResult, load_ladder
 
 LADDERS = Path(__file__).parent.parent / "docs" / "results" / "ladders"
 RECIPES = ("fractalnet-cifar10-fast", "crescendonet-cifar10-fast", "resnet-cifar10-fast")
-LATE = "AnytimePredictor, allow_late"
-LIVE, FIXED = "AnytimePredictor", "the best fixed path"
-APART = "separate networks, the same rule"
 
 
 def page(kinds: Mapping[str, Results] | None = None, ladders: Mapping[str, LadderResult] | None = None) -> str:
@@ -23,6 +21,8 @@ def page(kinds: Mapping[str, Results] | None = None, ladders: Mapping[str, Ladde
     traces = {kind: results["deadline"] for kind, results in kinds.items() if "deadline" in results}
     parts = ["# What the paths are worth\n"]
     parts += [textwrap.fill(" ".join(_summary(traces, ladders)), 120)]
+    if traces:
+        parts.append(HEAD)
     for kind, found in traces.items():
         parts += _in_time(kind, found)
     if ladders:
@@ -85,7 +85,6 @@ hindsight. The *oracle of times* knows how long each path will take; the other o
 
 
 def _in_time(kind: str, found: Results) -> Iterator[str]:
-    yield HEAD
     env = found.get("environment", {})
     if env:
         yield f"{kind}: {env['device_name']}, {env['threads']} threads, {env['started'][:10]}."

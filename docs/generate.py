@@ -267,6 +267,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "models.md": models_page,
     "images/paths.svg": path_table_picture,
     "images/front.svg": front_picture,
+    "images/ladder.svg": ladder_picture,
     "reproduction.md": reproduction,
     "results/reproduce/verdicts.json": verdicts,
     "coverage.md": coverage,
@@ -274,8 +275,6 @@ PAGES: dict[str, Callable[[], str]] = {
     **{f"cards/{name}.md": partial(card_of, paper) for paper, name in _cards().items()},
 }
 PAGES |= {"speed.md": speed_page, "fast.md": fast_page, "worth.md": worth_page}
-if LADDER.is_dir():
-    PAGES |= {"images/ladder.svg": ladder_picture}
 if _benchmarks().drawable(_benchmarks().load()):
     PAGES |= {"images/speed.svg": speed_figure}
 

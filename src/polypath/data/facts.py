@@ -1,4 +1,4 @@
-"""Facts about images: the number of images per class, and their sizes. They are found without decoding images."""
+"""Facts about images that can be found without decoding them: the number of images per class, and their sizes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class ImageFacts:
         tested: whether the dataset has test images; otherwise a share of the training images is held out for the test.
         validation_split: name of the dataset's validation split, if it has one.
         feature_error: error of a linear classifier on the features of the network in ``init``, in percent
-            (:func:`polypath.training.fit_head.feature_error`). None if it was not measured.
+            (:func:`polypath.training.fit_head.feature_error`). It is None if it was not measured; this
+            needs decoded images.
     """
 
     classes: Mapping[str, int]

@@ -253,6 +253,11 @@ class Latencies:
         if full:
             self._ratios.add(ms / latency.profiled.p50, now)
 
+    @property
+    def cheapest(self) -> str:
+        """The path that needs the least time."""
+        return min(self.paths, key=lambda path: self.paths[path].needs)
+
     def fits(self, path: str, ms: float, now: float) -> bool:
         """Return whether to use the path within ``ms``: the path needs no more time, or is due for a retry."""
         latency = self.paths[path]

@@ -338,8 +338,8 @@ class AnytimePredictor:
             return spent.on_decoding(lambda: self.prepared(images, spent))
         except DecodingLate:
             latencies = self.latencies(_count(images))
-            cheapest = min(latency.needs for latency in latencies.paths.values())
-            raise spent.refusal(cheapest, _count(images), latencies.origin) from None
+            needs = latencies.paths[latencies.cheapest].needs
+            raise spent.refusal(needs, _count(images), latencies.origin) from None
 
     def run_path(self, name: str, x: np.ndarray) -> np.ndarray:
         """Run one path, and return its calibrated probabilities ``(N, classes)`` float32.
@@ -396,14 +396,14 @@ class AnytimePredictor:
         """
         latencies, now = self.latencies(batch), time.perf_counter()
         name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
-        if name is None and allow_late:
-            return min(latencies.paths, key=lambda other: latencies.paths[other].needs)
-        if name is None:
-            cheapest = min(latency.needs for latency in latencies.paths.values())
-            if spent is not None:
-                raise spent.refusal(cheapest, batch, latencies.origin)
-            raise BudgetError(budget_ms, cheapest, batch, origin=latencies.origin)
-        return name
+        if name is not None:
+            return name
+        if allow_late:
+            return latencies.cheapest
+        needs = latencies.paths[latencies.cheapest].needs
+        if spent is not None:
+            raise spent.refusal(needs, batch, latencies.origin)
+        raise BudgetError(budget_ms, needs, batch, origin=latencies.origin)
 
     def needs_ms(self, path: str, batch: int = 1) -> float:
         """Return the 99.5th percentile of a path's time on this machine, in milliseconds."""

@@ -17,12 +17,12 @@ from polypath.core.network import PathNet
 from polypath.data.sources import ImageData, load_images
 from polypath.training.build import build_net, statistics_batches
 from polypath.training.distributed import World
-from polypath.training.recipe import Recipe, replace
+from polypath.training.recipe import Recipe
 
 LOG = logging.getLogger(__name__)
 PENALTY = 0.1  # factor on the squared weights, for features of variance 1; 0.05 to 0.5 made no difference
 STEPS = 100
-FOLDS, MOST_IMAGES = 5, 2000
+FOLDS = 5
 SMALLEST = 1e-3  # least standard deviation of a feature: smaller values are replaced by this
 
 
@@ -35,11 +35,7 @@ def fit_head(net: PathNet, recipe: Recipe, data: ImageData, device: torch.device
     """
     if not recipe.fit_head:
         return
-    classifier = net.get_classifier()
-    if not isinstance(classifier, nn.Linear):
-        raise ValueError(
-            f"fit_head = {recipe.fit_head}: the network's classifier is {type(classifier).__name__}, but must be Linear"
-        )
+    classifier = _classifier(net, recipe)
     net.to(device)
     if world.first:
         features, labels = _features(net, classifier, recipe, data, device)
@@ -55,18 +51,16 @@ def fit_head(net: PathNet, recipe: Recipe, data: ImageData, device: torch.device
 
 def feature_error(recipe: Recipe) -> float:
     """Return the error in percent of a linear classifier on the features of the network in ``recipe.init``, by
-    five-fold cross-validation on at most 2,000 training images. It is low if the network was trained on similar images.
+    five-fold cross-validation on ``recipe.fit_head`` training images. It is low if the network was trained on similar
+    images.
 
     Raises:
         ValueError: the network does not end in a linear layer, or the images cannot be loaded.
     """
     data, device = load_images(recipe.data, quiet=True), torch.device("cpu")
     net = build_net(recipe)
-    classifier = net.get_classifier()
-    if not isinstance(classifier, nn.Linear):
-        raise ValueError(f"the network's classifier is {type(classifier).__name__}, but must be Linear")
-    some = replace(recipe, {"fit_head": min(MOST_IMAGES, len(data.train))})
-    features, labels = _features(net, classifier, some, data, device)
+    classifier = _classifier(net, recipe)
+    features, labels = _features(net, classifier, recipe, data, device)
     place = torch.empty_like(labels)  # of an image among the images of its class, so that folds have all classes
     for label in labels.unique():
         own = labels == label
@@ -77,6 +71,20 @@ def feature_error(recipe: Recipe) -> float:
         weight, bias = logistic(features[~left_out], labels[~left_out], classifier.out_features)
         wrong += int((F.linear(features[left_out], weight, bias).argmax(1) != labels[left_out]).sum())
     return 100.0 * wrong / len(labels)
+
+
+def _classifier(net: PathNet, recipe: Recipe) -> nn.Linear:
+    """Return the classifier of ``net``.
+
+    Raises:
+        ValueError: it is not a linear layer.
+    """
+    classifier = net.get_classifier()
+    if not isinstance(classifier, nn.Linear):
+        raise ValueError(
+            f"fit_head = {recipe.fit_head}: the network's classifier is {type(classifier).__name__}, but must be Linear"
+        )
+    return classifier
 
 
 @torch.no_grad()

@@ -164,9 +164,9 @@ def _run(folder: RunFolder, resumed: bool, data: ImageData | None, moved: str | 
 
 
 def _settled(recipe: Recipe, moved: str | None, device: torch.device, world: World, quiet: bool) -> Recipe:
-    """Settle the open fields of ``recipe``, and fix a precision that all ranks support. A later resume then uses the
-    same precision."""
-    recipe = settled(recipe, moved, quiet=quiet or not world.first)
+    """Settle the open fields of ``recipe`` as rank 0 does, and fix a precision that all ranks support. A later resume
+    then uses the same values."""
+    recipe = world.gather(settled(recipe, moved, quiet=quiet or not world.first))[0]
     taken = set(world.gather(resolve_precision(recipe.precision, device)))
     return replace(recipe, {"precision": taken.pop() if len(taken) == 1 else "fp32"})
 

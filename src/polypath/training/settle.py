@@ -80,13 +80,13 @@ def settled(recipe: Recipe, moved: str | os.PathLike[str] | None = None, *, quie
         return recipe
     if "data.source" in recipe.open_fields:
         raise ValueError(f"{recipe.name}: give the folder of your images with --data.source DIR")
-    images = located(recipe.data, None if moved is None else os.fspath(moved))
-    facts = look(images)
+    place = None if moved is None else os.fspath(moved)
+    facts = look(located(recipe.data, place))
     found = settle(recipe, facts)
-    if "optim.lr" in recipe.open_fields and _few(facts) and found.init is not None and not _of_timm(found):
+    if "optim.lr" in recipe.open_fields and _few(facts) and found.fit_head and found.init and not _of_timm(found):
         from polypath.training.fit_head import feature_error
 
-        measured = feature_error(dataclasses.replace(found, data=dataclasses.replace(found.data, source=images.source)))
+        measured = feature_error(dataclasses.replace(found, data=located(found.data, place)))
         found = settle(recipe, dataclasses.replace(facts, feature_error=measured))
     if not quiet:
         for line in told(recipe, found):
@@ -281,7 +281,7 @@ def _rate(recipe: Recipe, facts: ImageFacts) -> tuple[Mapping[str, Any], str]:
     rate, more = 0.05 if recipe.init is None else 0.01 if _few(facts) else 0.02, ""
     if recipe.init is not None and facts.feature_error is not None:
         unlike = facts.feature_error > UNLIKE * 100 * (1 - 1 / len(facts.classes))
-        rate, what = (0.08, "other images than yours") if unlike else (0.01, "images like yours")
+        rate, what = (0.08, "other images than yours") if unlike else (rate, "images like yours")
         more = f" on {what} (a linear classifier on its features has an error of {facts.feature_error:.0f}%)"
     rate = rate * math.sqrt(recipe.batch_size / 32)
     return {"optim.lr": round(rate, 4)}, f"for weights that are {_origin(recipe)}{more}, and for this batch size"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import signal
 import socket
@@ -19,7 +20,7 @@ from polypath.cli import main
 from polypath.serve.app import App
 from polypath.serve.callers import is_loopback
 from polypath.serve.limits import Key, RequestLimits
-from polypath.serve.server import listen
+from polypath.serve.server import Server, listen
 from polypath.serve.service import Options, batch_sizes
 from serve.fake import FakeModel, Gate, image_bytes, parsed, post, raw, served, whole
 
@@ -37,6 +38,21 @@ def get(port: int, place: str, extra: str = "") -> tuple:
 
 def ask(port: int, body: bytes, kind: str = "image/png", query: str = "", extra: str = "") -> tuple:
     return parsed(raw(port, post(body, kind, query, extra)))
+
+
+def test_handlers_of_other_packages_stay_open():
+    closed = []
+
+    class Handler(logging.Handler):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    handler = Handler()  # like absl's, which OpenVINO imports: it also closes the stream that it writes to
+    Server(App(FakeModel(), Options(top_k=3), Key(None)))
+    assert not closed
+    assert logging.getLogger("uvicorn.error").propagate  # so errors reach the handlers of the root logger
+    handler.close()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])

@@ -82,6 +82,7 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=limits.head_bytes,
             ws="none",
             lifespan="on",
+            log_config=None,  # uvicorn's default closes the handlers that other packages of this process installed
             log_level="error",
             access_log=False,
             server_header=False,

@@ -2,15 +2,18 @@
 
 The requests of the protocol's trace are sent in order, with CIFAR-10's test images. Budgets are multiples of the most
 accurate path's median time on the idle machine. During some requests of the trace, a neighbour program keeps every core
-busy. For each request, there are two steps:
+busy. Two live policies and every path answer all requests:
 
-live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers. Then a second predictor answers
-           with ``allow_late``, which tries the cheapest path where the first predictor refuses
-measured   then every path of every bundle runs once alone, so all other policies are evaluated on the same times and
-           predictions (:mod:`polypath.analysis.deadline`)
+live       ``AnytimePredictor.predict(image, budget_ms)`` of the shipped bundle answers, and a second predictor answers
+           with ``allow_late``. Each one chooses by the times that it observes
+measured   every path of every bundle runs alone, so all other policies are evaluated on the same times and predictions
+           (:mod:`polypath.analysis.deadline`)
 
-The rows are the predictor, the same rule on the measured times, the best fixed path in hindsight, separate networks
-with the same rule, and two oracles. Each row has an interval. The result also has the hypervolume of error on all test
+They take turns after every ``BLOCK`` requests. So each one mostly runs after itself, as on a machine that serves one
+network.
+
+The rows are the predictors, the same rules on the measured times, the best fixed path in hindsight, separate networks
+with the same rules, and two oracles. Each row has an interval. The result also has the hypervolume of error on all test
 images against median milliseconds without a neighbour, and its gain over the separate networks.
 
 ``POLYPATH_BENCH_LADDER``     folder of a ladder (``polypath ladder``): its first network is measured too, and its paths
@@ -24,7 +27,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +39,7 @@ from benchmarks.trained import cifar10
 from polypath.analysis import deadline
 from polypath.deploy.budget import BudgetError
 from polypath.deploy.bundle import Bundle
+from polypath.deploy.latency import Latencies
 from polypath.profiling.cores import cores
 from polypath.training.recipe import replace
 from polypath.training.recipes import get_recipe
@@ -44,6 +49,7 @@ from polypath.worth.replay import neighbour, replay, timed, without_collection
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
 BATCH = 250  # batch size for scoring
+BLOCK = 50  # number of successive requests that one policy answers
 LIVE, LATE, FIXED = "AnytimePredictor", "AnytimePredictor, allow_late", "the best fixed path"
 
 
@@ -99,29 +105,29 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
         one.profile(1, fresh=True)
     print(f"{predictor.runtime.name}, unit {unit:.3f} ms, {len(trace.budgets)} requests")
     images = np.random.default_rng(trace.seed).integers(0, len(labels), len(trace.budgets))
-    times, live, tried, used = np.empty((len(images), len(paths))), [], [], []
+    live, late = _Live(predictor, late=False), _Live(second, late=True)
+    asked = [_Request(pixels[at], int(labels[at]), ms) for at, ms in zip(images, unit * trace.budgets, strict=True)]
+    runs = [live, late, *(lambda request, task=task: task(request.pixels[None]) for task in tasks)]
     with neighbour(cores()) as wake, without_collection():
-        for i, (at, budget) in enumerate(zip(images, unit * trace.budgets, strict=True)):
-            wake(bool(trace.neighbour[i]))
-            kept, path = _asked(predictor, pixels[at], int(labels[at]), budget, late=False)
-            live.append(kept)
-            used.append(path)
-            tried.append(_asked(second, pixels[at], int(labels[at]), budget, late=True)[0])
-            times[i] = replay(tasks, [pixels[at : at + 1]], [bool(trace.neighbour[i])], wake)[0]
+        times = replay(runs, asked, trace.neighbour.tolist(), wake, BLOCK)[:, 2:]
     at = right[images]
     one = deadline.Measured(unit * trace.budgets, times[:, :own], at[:, :own])
     order = np.argsort(errors[:own]).tolist()
     chosen = {
         "the same rule, measured times": deadline.by_needs(one, order, profile[:, :own]),
+        "allow_late, measured times": by_chance(one, order, profile[:, :own], errors[:own]),
         FIXED: deadline.fixed(one),
         "oracle of times": deadline.in_time(one, order),
         "oracle of times and answers": deadline.oracle(one),
     }
-    outcomes = {LIVE: np.array(live), LATE: np.array(tried)} | {name: one.outcome(c) for name, c in chosen.items()}
+    outcomes = {LIVE: np.array(live.right), LATE: np.array(late.right)}
+    outcomes |= {name: one.outcome(c) for name, c in chosen.items()}
     if apart:
         rest = deadline.Measured(unit * trace.budgets, times[:, own:], at[:, own:])
         ranked = np.argsort(errors[own:]).tolist()
         outcomes["separate networks, the same rule"] = rest.outcome(deadline.by_needs(rest, ranked, profile[:, own:]))
+        late_choice = by_chance(rest, ranked, profile[:, own:], errors[own:])
+        outcomes["separate networks, allow_late"] = rest.outcome(late_choice)
         outcomes["separate networks, oracle of times"] = rest.outcome(deadline.in_time(rest, ranked))
     rows = [
         {"way": name, **asdict(deadline.deadline_accuracy(outcome)), **_gain(outcomes[LIVE], outcome)}
@@ -136,7 +142,8 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
         "unit_ms": unit,
         "rows": rows,
         "fixed": names[int(chosen[FIXED][0])],
-        "used": {name: used.count(name) for name in dict.fromkeys(used)},
+        "used": live.used(),
+        "used_late": late.used(),
         "paths": [
             {"bundle": p.bundle.name, "path": name, "error": float(error), **_spread(row, times[:, i], trace)}
             for i, ((p, name), error, row) in enumerate(zip(paths, errors, profile.T, strict=True))
@@ -145,17 +152,63 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
     }
 
 
-def _asked(
-    predictor: pp.AnytimePredictor, pixels: np.ndarray, label: int, budget: float, *, late: bool
-) -> tuple[bool, str]:
-    """Return whether the answer is correct and in time, and the path that was used."""
-    start = time.perf_counter()
-    try:
-        answer = predictor.predict(pixels, budget_ms=budget, allow_late=late)
-    except BudgetError:
-        return False, "refused"
-    took = 1e3 * (time.perf_counter() - start)
-    return bool(answer.labels[0] == label) and took <= budget, answer.path
+@dataclass(frozen=True)
+class _Request:
+    """An image ``(H, W, C)`` uint8 with its class, and the budget in milliseconds."""
+
+    pixels: np.ndarray
+    label: int
+    budget: float
+
+
+class _Live:
+    """A predictor that answers requests.
+
+    Attributes:
+        right: for each request so far, whether the answer was correct and in time.
+        paths: for each request so far, the path that was used, or ``refused``.
+    """
+
+    def __init__(self, predictor: pp.AnytimePredictor, *, late: bool) -> None:
+        self.predictor, self.late = predictor, late
+        self.right: list[bool] = []
+        self.paths: list[str] = []
+
+    def __call__(self, request: _Request) -> None:
+        start = time.perf_counter()
+        try:
+            answer = self.predictor.predict(request.pixels, budget_ms=request.budget, allow_late=self.late)
+        except BudgetError:
+            self.right.append(False)
+            self.paths.append("refused")
+            return
+        took = 1e3 * (time.perf_counter() - start)
+        self.right.append(bool(answer.labels[0] == request.label) and took <= request.budget)
+        self.paths.append(answer.path)
+
+    def used(self) -> dict[str, int]:
+        """Count the requests of each path."""
+        return {name: self.paths.count(name) for name in dict.fromkeys(self.paths)}
+
+
+def by_chance(
+    measured: deadline.Measured, order: Sequence[int], profile: np.ndarray, errors: np.ndarray
+) -> deadline.Chosen:
+    """Choose a path for each request as a predictor with ``allow_late`` does, from measured times.
+
+    Args:
+        order: the paths, the most accurate first.
+        profile: milliseconds ``(runs, paths)``.
+        errors: errors in percent, ``(paths,)``.
+    """
+    latencies = Latencies({str(path): profile[:, path].tolist() for path in order}, 0.0)
+    accuracies = {str(path): 1 - errors[path] / 100 for path in order}
+    chosen = []
+    for i, budget in enumerate(measured.budgets):
+        path = latencies.most_right(float(budget), accuracies)
+        latencies.observe(path, float(measured.times[i, int(path)]), float(i))
+        chosen.append(int(path))
+    return np.array(chosen, np.int64)
 
 
 def _hypervolumes(profile: np.ndarray, right: np.ndarray, own: int) -> dict:

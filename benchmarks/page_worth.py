@@ -54,7 +54,10 @@ def _summary(traces: Mapping[str, Results], ladders: Mapping[str, LadderResult])
                 "in time for 99% of such requests. The single path tries them all."
             )
         if late := rows.get(LATE):
-            yield f"With `allow_late`, the predictor tries the cheapest path instead, and gives {late['value']:.1%}."
+            yield (
+                "With `allow_late`, the predictor uses the path that is most likely to be correct and in time, and "
+                f"gives {late['value']:.1%}."
+            )
     for name, result in ladders.items():
         tax = result.tax["epochs"]
         more = "higher" if tax.tax >= 0 else "lower"
@@ -78,9 +81,11 @@ HEAD = """
 
 `python -m benchmarks deadline` sends the requests of the [protocol's](protocol.md) trace, with bursts of tight budgets
 and with a neighbour program that keeps every core busy at times. An answer that is late or refused counts as wrong.
-Budgets are multiples of the median time of the most accurate path on the idle machine. *The same rule, measured times*
-chooses a path as the predictor does, but after the fact, from measured times. The best fixed path is chosen in
-hindsight. The *oracle of times* knows how long each path will take; the other oracle also knows the answers.
+Budgets are multiples of the median time of the most accurate path on the idle machine. Without `allow_late`, the
+predictor uses the most accurate path that is in time for 99.5% of requests, or refuses. With `allow_late`, it uses the
+path that is most likely to be correct and in time. *Measured times* means that the paths are chosen by these rules
+after the fact, from times of the paths alone. The best fixed path is chosen in hindsight. The *oracle of times* knows
+how long each path will take; the other oracle also knows the answers.
 """
 
 

@@ -387,6 +387,41 @@ def test_recent_values_count_and_old_ones_do_not():
     assert recent.quantiles(7.5) is None
 
 
+# --- answers that may be late --------------------------------------------------------------------------------
+
+ACCURACIES = {"slow": 0.9, "fast": 0.8}
+
+
+def observed(paces: list[float]) -> Latencies:
+    """Estimates of a path of 4 ms and a path of 1 ms, after times at these multiples of the profile."""
+    latencies = Latencies({"slow": [4.0] * 50, "fast": [1.0] * 50}, 0.0)
+    for i, pace in enumerate(paces):
+        latencies.observe("fast", pace, 0.01 * i)
+    return latencies
+
+
+@pytest.mark.parametrize(
+    ("paces", "budget", "path"),
+    [
+        ([], 5.0, "slow"),  # as in the profile
+        ([], 3.9, "fast"),
+        ([], 0.5, "fast"),  # too little time for both: the cheapest
+        ([3.0] * 32, 5.0, "fast"),  # the machine is slower now
+        ([3.0] * 32, 12.0, "slow"),
+        ([3.0] * 32 + [1.0] * 32, 5.0, "slow"),  # and fast again
+        ([1.0] * 30 + [3.0] * 2, 5.0, "slow"),  # 0.9 · 30/32 is more than 0.8
+        ([1.0] * 28 + [3.0] * 4, 5.0, "fast"),  # 0.9 · 28/32 is less
+    ],
+)
+def test_a_path_is_chosen_by_its_chance_to_be_correct_and_in_time(paces, budget, path):
+    assert observed(paces).most_right(budget, ACCURACIES) == path
+
+
+def test_of_equal_paths_the_first_is_chosen():
+    assert observed([]).most_right(9.0, {"slow": 1.0, "fast": 1.0}) == "slow"
+    assert observed([]).most_right(9.0, {"fast": 1.0, "slow": 1.0}) == "fast"
+
+
 # --- profiles ------------------------------------------------------------------------------------------------
 
 

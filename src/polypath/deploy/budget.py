@@ -112,10 +112,13 @@ class Spent:
         return BudgetError(self.budget_ms, needs_ms, batch, **parts, origin=origin)
 
 
+_BUDGET = number(above=0)
+
+
 def check_budget(budget_ms: float) -> float:
     """Return the budget as a float.
 
     Raises:
         ValueError: the budget is not a finite number above 0.
     """
-    return float(check("budget_ms", budget_ms, number(above=0)))
+    return float(check("budget_ms", budget_ms, _BUDGET))

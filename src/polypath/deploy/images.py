@@ -74,9 +74,10 @@ class Preparation:
             ValueError: there are no images, an array has a wrong shape or type, or an image is broken
                 (:class:`BrokenImage`).
         """
-        if isinstance(images, np.ndarray) and images.ndim == 4:
-            return self._sized(_checked(images, 4, self.channels))
-        if isinstance(images, (np.ndarray, *SOURCES)):
+        if isinstance(images, np.ndarray):
+            one = images.ndim != 4
+            return self._sized(_checked(images, 3, self.channels)[None] if one else _checked(images, 4, self.channels))
+        if isinstance(images, SOURCES):
             images = [images]
         if not isinstance(images, Sequence):
             raise ValueError(

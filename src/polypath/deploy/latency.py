@@ -6,6 +6,8 @@ The predictor and the service's admission have different aims, so they use diffe
             and half of the late answers are reserved for periods in which the machine is slow.
 ``recent``  the median and 95th percentile of the last 64 times, none older than 20 s, for admission. The simulated
             queue runs at the machine's current speed. So after a slow period, requests are soon admitted again.
+``paces``   the last 32 observed times, divided by the median time of their path in the profile, for answers that may be
+            late. They show how likely each path is in time at the machine's current speed.
 
 A profile has the weight of ``TRUSTED`` times, even if it has fewer measurements. So a single late answer changes
 nothing, but three late answers raise a path's estimated time.
@@ -24,8 +26,9 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +49,7 @@ SETTLED = 300  # number of answers at its first speed after which a path's wait 
 FAR, CLOSE_MS = 4.0, 1.0
 CALM = 2.0  # times of a disturbed profile count up to this multiple of their 10th percentile
 FEW = 30  # a session with at least this many times is judged by them alone, otherwise together with earlier times
+PACES = 32  # number of newest paces: fewer react faster to a busy machine, but estimate worse
 BUSY = 0.8  # if paths now take less than this share of their profiled time, the machine was busy during the profile
 Origin = Literal["measured", "stored", "busy"]
 """Where a profile comes from: measured now, stored by an earlier session, or measured while the machine was busy."""
@@ -153,6 +157,7 @@ class PathLatency:
         self._last = now
         self.profiled = Timing.of(measured)
         self._likely = measured[measured <= np.quantile(measured, LIKELY, method=SEEN)]
+        self._slowest_likely = float(self._likely.max())
         self._observed = deque(measured.tolist(), maxlen=KEPT)  # only times that really occurred
         self._recent = Recent()
         self._observations = 0
@@ -188,19 +193,21 @@ class PathLatency:
             if self._since_trust >= SETTLED and self.needs <= self._first:
                 self._patience = self._least
 
-    def retry(self, ms: float, now: float, pace: float) -> bool:
+    def retry(self, ms: float, now: float, pace: Callable[[], float]) -> bool:
         """Return whether to try the path again for a budget of ``ms`` below its present estimate: its usual times fit
         the budget, and it has not run for a long time.
 
         Args:
-            pace: observed time divided by profiled time, see ``Latencies.pace``. Values above 1 count as 1.
+            pace: returns observed time divided by profiled time, see ``Latencies.pace``. Values above 1 count as 1.
         """
-        likely = min(1.0, pace) * self._likely
+        if now - self._last <= self._patience:  # usually so; the rest takes long compared with a small network
+            return False
+        usual = min(1.0, pace())
         with self._lock:
-            if now - self._last <= self._patience or likely.max() > ms:
+            if now - self._last <= self._patience or usual * self._slowest_likely > ms:
                 return False
             self._patience = min(LONGER * self._patience, LONGEST)
-            self._trust(likely, RETRIED)
+            self._trust(usual * self._likely, RETRIED)
         return True
 
     def recent(self, now: float) -> tuple[float, float] | None:
@@ -244,6 +251,8 @@ class Latencies:
         else:
             self.paths = {name: PathLatency(times, now) for name, times in profile.items()}
         self._ratios = Recent(enough=32, seconds=math.inf)
+        profiled = [ms / self.paths[name].profiled.p50 for name, times in profile.items() for ms in times] or [1.0]
+        self._paces = deque(np.quantile(profiled, (np.arange(PACES) + 0.5) / PACES).tolist(), maxlen=PACES)
 
     def observe(self, path: str, ms: float, now: float, *, full: bool = True) -> None:
         """Add an observed time. The time does not count for the pace if the batch had fewer images than the profile
@@ -251,7 +260,9 @@ class Latencies:
         latency = self.paths[path]
         latency.observe(ms, now)
         if full:
-            self._ratios.add(ms / latency.profiled.p50, now)
+            pace = ms / latency.profiled.p50
+            self._ratios.add(pace, now)
+            self._paces.append(pace)
 
     @property
     def cheapest(self) -> str:
@@ -261,7 +272,23 @@ class Latencies:
     def fits(self, path: str, ms: float, now: float) -> bool:
         """Return whether to use the path within ``ms``: the path needs no more time, or is due for a retry."""
         latency = self.paths[path]
-        return latency.needs <= ms or latency.retry(ms, now, self.pace(now))
+        return latency.needs <= ms or latency.retry(ms, now, lambda: self.pace(now))
+
+    def most_right(self, ms: float, accuracies: Mapping[str, float]) -> str:
+        """Return the path that most likely gives a correct answer within ``ms``: the largest product of its accuracy
+        and its chance to be in time. This chance is the share of the machine's last paces at which it would be in time.
+        If all chances are 0, the cheapest path is returned.
+
+        Args:
+            accuracies: accuracy of each path, 0 to 1, the most accurate first. Of equal products, the first one counts.
+        """
+        paces = sorted(self._paces)
+        best, most = None, 0
+        for path, accuracy in accuracies.items():
+            expected = accuracy * bisect_right(paces, ms / self.paths[path].profiled.p50)
+            if expected > most:
+                best, most = path, expected
+        return self.cheapest if best is None else best
 
     def to_store(self, now: float) -> dict[str, list[float]] | None:
         """Return times by path for a later session, or None if the later session should measure again.

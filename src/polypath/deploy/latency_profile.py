@@ -36,13 +36,16 @@ TRIES = 3  # maximum number of times that a profile is measured, if it is distur
 Times = Annotated[list[Annotated[float, Meta(gt=0, le=sys.float_info.max)]], Meta(min_length=1)]
 
 
+_BATCH = whole(1)
+
+
 def bucket(batch: int) -> int:
     """Return the batch size whose times are used for ``batch``: the next power of two.
 
     Raises:
         ValueError: the batch size is below 1.
     """
-    check("batch", batch, whole(1))
+    check("batch", batch, _BATCH)
     return 1 << (batch - 1).bit_length()
 
 

@@ -102,6 +102,7 @@ class AnytimePredictor:
         self._of_runtime = "bf16" if precision == "bf16" else "f32"
         self._temperature = {path.name: path.temperature for path in self.bundle.paths}
         self._ranked = [path.name for path in rank(self.bundle.paths)]
+        self._accuracies = {path.name: 1.0 - (path.error or 0.0) / 100.0 for path in rank(self.bundle.paths)}
         self._stored, self._seconds = profile == "stored", None if isinstance(profile, str) else float(profile)
         self._lock = threading.RLock()
         self._latencies: dict[int, Latencies] = {}
@@ -162,8 +163,8 @@ class AnytimePredictor:
                 loading do not count. If neither a budget nor a path is given, the most accurate path runs.
             path: the name of a path to use, however slow; not together with a budget.
             top_k: number of classes that :meth:`Answer.top` returns for each image; None means its default.
-            allow_late: if no path fits the budget, use the cheapest path instead of raising ``BudgetError``. The answer
-                may be late, but many are in time: a path counts as fitting only if 99.5% of its times fit.
+            allow_late: use the path that is most likely to answer correctly and in time, instead of raising
+                ``BudgetError``. Some answers are late.
 
         Raises:
             BudgetError: the cheapest path needs more time than the budget (raised before anything is decoded), or more
@@ -185,11 +186,15 @@ class AnytimePredictor:
                 raise ValueError(f"path {path!r} and budget_ms {budget_ms!r} are both given: give only one of them")
             count = _count(images)
             start += self._make_ready(count)
-            self.choose(budget_ms, count, allow_late=allow_late)
-            spent = Spent(budget_ms, start)
-            x = spent.on_decoding(lambda: self.prepared(images)) if allow_late else self._within(images, spent)
-            start = spent.start
-            name = self.choose(spent.left_ms, len(x), spent=spent, allow_late=allow_late)
+            if allow_late:
+                x = self.prepared(images)
+                name = self.choose(budget_ms - 1e3 * (time.perf_counter() - start), len(x), allow_late=True)
+            else:
+                self.choose(budget_ms, count)  # refuses before anything is decoded
+                spent = Spent(budget_ms, start)
+                x = self._within(images, spent)
+                start = spent.start
+                name = self.choose(spent.left_ms, len(x), spent=spent)
         probabilities = self._timed(name, x)
         return Answer(
             probabilities=probabilities,
@@ -389,17 +394,17 @@ class AnytimePredictor:
 
         Args:
             spent: a record of the time spent so far, for the error message.
-            allow_late: if no path fits, return the cheapest path.
+            allow_late: return the path that most likely answers correctly within the budget, which may be late.
 
         Raises:
             BudgetError: no path fits the budget, and ``allow_late`` is not set.
         """
         latencies, now = self.latencies(batch), time.perf_counter()
+        if allow_late:
+            return latencies.most_right(budget_ms, self._accuracies)
         name = next((name for name in self._ranked if latencies.fits(name, budget_ms, now)), None)
         if name is not None:
             return name
-        if allow_late:
-            return latencies.cheapest
         needs = latencies.paths[latencies.cheapest].needs
         if spent is not None:
             raise spent.refusal(needs, batch, latencies.origin)

@@ -34,23 +34,26 @@ def timed(task: Callable[[Any], Any], value: Any) -> float:
 
 
 def replay(
-    tasks: Sequence[Callable[[Any], Any]], values: Sequence[Any], busy: Sequence[bool], wake: Wake
+    tasks: Sequence[Callable[[Any], Any]], values: Sequence[Any], busy: Sequence[bool], wake: Wake, block: int = 1
 ) -> NDArray[np.float64]:
     """Run every task on every value, alternately. Return milliseconds ``(requests, tasks)``.
 
-    Each request starts with another task, so that no task is always the first one after a pause.
+    Each block of requests starts with another task, so that no task is always the first one after a pause.
 
     Args:
         values: the value of each request.
         busy: for each request, whether the neighbour computes.
         wake: function that starts and stops the neighbour.
+        block: number of successive requests that one task answers before the next task answers the same requests. With
+            1, each task finds the processor's cache filled by the other tasks.
     """
     times = np.empty((len(values), len(tasks)))
-    for i, (value, on) in enumerate(zip(values, busy, strict=True)):
-        wake(bool(on))
+    for turn, first in enumerate(range(0, len(values), block)):
         for j in range(len(tasks)):
-            task = (i + j) % len(tasks)
-            times[i, task] = timed(tasks[task], value)
+            task = (turn + j) % len(tasks)
+            for i in range(first, min(first + block, len(values))):
+                wake(bool(busy[i]))
+                times[i, task] = timed(tasks[task], values[i])
     return times
 
 

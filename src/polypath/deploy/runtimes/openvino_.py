@@ -95,19 +95,31 @@ def compiled_many(core: Any, file: str, settings: dict[str, Any], batch: int | N
     except RuntimeError as error:
         raise ValueError(f"{file}: OpenVINO cannot load it ({_last_line(error)})") from error
     lock = threading.Lock()  # a request serves one caller at a time
-
-    count = len(model.outputs)
+    # looked up once: for small networks, each look-up and the checks of arrays that ``infer`` gets take 0.1 ms
+    slots, results = request.input_tensors, request.output_tensors
 
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
         with lock:
             try:
-                result = request.infer([*inputs], share_inputs=True, share_outputs=True)
-            except RuntimeError as error:
+                for slot, x in zip(slots, inputs, strict=True):
+                    _fill(slot, x, resize=batch is None)
+                request.infer(share_outputs=True)
+            except (RuntimeError, ValueError) as error:
                 raise ValueError(f"{file}: OpenVINO cannot run it ({_last_line(error)})") from error
             # copied, since the next call overwrites the request's buffers
-            return [np.array(result[i]) for i in range(count)]
+            return [np.array(slot.data) for slot in results]
 
     return run
+
+
+def _fill(slot: Any, x: np.ndarray, *, resize: bool) -> None:
+    """Copy an input into a tensor of the request, and give the tensor its shape first with ``resize``."""
+    if resize:
+        slot.shape = x.shape
+    into = slot.data
+    if into.shape != x.shape:
+        raise ValueError(f"an input has shape {x.shape}: must be {into.shape}")
+    np.copyto(into, x, casting="same_kind")
 
 
 def _last_line(error: BaseException) -> str:

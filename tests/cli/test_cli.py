@@ -105,6 +105,19 @@ MISTAKES = {
         ["train", "crescendonet-digits", "--data.source", "no/such/folder"],
         "'no/such/folder': does not exist; give a folder",
     ),
+    "text as a number": (["train", "crescendonet-digits", "--epochs", "x"], "--epochs x: must be a whole number"),
+    "text as a rate": (
+        ["train", "crescendonet-digits", "--seed", "0", "--epochs", "1", "--optim.lr=x"],
+        "--optim.lr x: must be a number",
+    ),
+    "numbers with commas": (
+        ["train", "crescendonet-digits", "--model.widths", "2,2", "--epochs", "1"],
+        "--model.widths 2,2: must be whole numbers separated by spaces",
+    ),
+    "text as a number or None": (
+        ["train", "crescendonet-digits", "--data.train-images", "x"],
+        "--data.train-images x: must be None or a whole number",
+    ),
     "unknown split": (["train", "crescendonet-digits", "--data.train-split", "tarin"], "tarin"),
     "few outputs": (["train", "crescendonet-digits", "--model.num-classes", "4"], "digits has 10 classes"),
     "small images": (["train", "crescendonet-digits", "--data.size", "2"], "at least"),

@@ -40,7 +40,9 @@ def predict(argv: list[str]) -> int:
         help="milliseconds to read, decode and classify an image (default: no limit, so the most accurate path)",
     )
     parser.add_argument(
-        "--allow-late", action="store_true", help="if no path fits the budget, use the cheapest instead of refusing"
+        "--allow-late",
+        action="store_true",
+        help="never refuse a budget: use the path that is most likely to be correct and in time",
     )
     parser.add_argument("--path", help="always use the path of this name")
     parser.add_argument("--top-k", type=positive, help="number of classes per image (default 3; with --out, 1)")

@@ -61,8 +61,9 @@ WITHOUT: Mapping[str, Mapping[str, Any]] = {
 weights."""
 
 FRACTAL = FractalNet(filters=(16, 32, 64, 128), columns=2, init="xavier", whitening=12, start="identity")
-CRESCENDO = CrescendoNet(widths=(12, 24, 48), scale=3, whitening=12, start="identity")
-RESNET = ResNet(blocks=(2, 2, 2), width=12, survival=0.5, whitening=12, start="identity")
+CRESCENDO = CrescendoNet(widths=(12, 24, 64), scale=3, whitening=12, start="identity")
+# Drawn, since branches that start at 0 learn slowly with Muon: the training error after an epoch was 62%, not 54%.
+RESNET = ResNet(blocks=(1, 1, 2, 2), width=16, survival=0.95, whitening=12)
 
 FRACTAL_FAST = Recipe(
     name="fractalnet-cifar10-fast",
@@ -97,7 +98,7 @@ def entries() -> Iterator[Entry]:
     yield Entry(BUNDLE, "the bundle in this package; its paths are chosen and calibrated on 5,000 held-out images")
     rows: tuple[tuple[Family, Objective, str], ...] = (
         (FRACTAL, FRACTAL_FAST.objective, "--paths column=1 --paths column=2"),
-        (CRESCENDO, DropPath(rate=0.3), "--paths branches=1 --paths branches=1,2"),
+        (CRESCENDO, DropPath(rate=0.1), "--paths branches=1 --paths branches=1,2"),
         (RESNET, DropPath(mode="stochastic-depth"), "--paths units=1"),
     )
     for model, objective, paths in rows:

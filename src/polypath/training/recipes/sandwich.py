@@ -20,8 +20,8 @@ from polypath.training.sandwich import Sandwich
 def entries() -> Iterator[Entry]:
     rows: tuple[tuple[Family, Sandwich, str], ...] = (
         (FRACTAL, taught(0.5, "column=1", "column=2"), "its columns"),
-        (CRESCENDO, taught(0.28, "branches=1", "branches=1,2"), "its branches"),
-        (replace(RESNET, survival=1.0), taught(0.21, "units=1"), "a lower depth"),
+        (CRESCENDO, taught(0.37, "branches=1", "branches=1,2"), "its branches"),
+        (replace(RESNET, survival=1.0), taught(0.37, "units=1"), "a lower depth"),
     )
     for model, objective, students in rows:
         changes = {"model": model, "objective": objective}

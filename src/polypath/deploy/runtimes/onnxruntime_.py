@@ -28,21 +28,22 @@ class OnnxRuntime:
         self.version = version_of("onnxruntime")
         self._bundle, self._graphs, self._threads = bundle, bundle.graphs, threads
         self._calls: dict[str, StepRun] = {}
+        self._spin = len(bundle.paths) == 1  # otherwise sessions take turns
         self.steps = written_steps(bundle)
 
     def prepare(self, path: str, batch: int) -> Run:
         call = self._calls.get(path)
         if call is None:
-            call = self._calls[path] = self._opened(self._graphs.file(self._bundle.path(path)))
+            call = self._calls[path] = self._opened(self._graphs.file(self._bundle.path(path)), spin=self._spin)
         return lambda x: call(x)[0]
 
     def prepare_step(self, index: int, batch: int) -> StepRun:
         file = graph_of_step(self._bundle, self.steps, index)
         if file not in self._calls:
-            self._calls[file] = self._opened(Path(file), spin=False)  # since the steps' sessions alternate
+            self._calls[file] = self._opened(Path(file), spin=False)
         return self._calls[file]
 
-    def _opened(self, file: Path, *, spin: bool = True) -> StepRun:
+    def _opened(self, file: Path, *, spin: bool) -> StepRun:
         return caller(make_session(str(file), self._threads, spin=spin), file)
 
 
@@ -50,7 +51,8 @@ def make_session(file: str, threads: int, *, spin: bool = True) -> Any:
     """Make a session for one ONNX file on the CPU.
 
     Args:
-        spin: whether idle threads busy-wait for the session's next run, which slows down other sessions.
+        spin: whether idle threads busy-wait for the session's next run. A run is then faster, but a run of another
+            session can take ten times as long, since the waiting threads occupy the cores.
 
     Raises:
         ValueError: ONNX Runtime cannot load the file.

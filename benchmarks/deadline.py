@@ -97,7 +97,11 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
     right = np.stack([right_answers(p, name, pixels, labels) for p, name in paths], 1)
     errors = 100.0 * (1.0 - right.mean(0))
     tasks = [_task(p, name) for p, name in paths]
-    profile = np.array([[timed(task, pixels[:1]) for task in tasks] for _ in range(3 + PROFILE_RUNS)])[3:]
+    profile, draw = np.empty((3 + PROFILE_RUNS, len(tasks))), np.random.default_rng(0)
+    for row in profile:
+        for i in draw.permutation(len(tasks)):
+            row[i] = timed(tasks[i], pixels[:1])
+    profile = profile[3:]
     unit = float(np.median(profile[:, int(errors[:own].argmin())]))
     second = pp.AnytimePredictor(bundle, predictor.runtime.name)  # with times of its own, which answers change
     for one in (predictor, second):

@@ -20,7 +20,7 @@ def page(kinds: Mapping[str, Results] | None = None, ladders: Mapping[str, Ladde
     ladders = _ladders() if ladders is None else ladders
     traces = {kind: results["deadline"] for kind, results in kinds.items() if "deadline" in results}
     parts = ["# What the paths are worth\n"]
-    parts += [textwrap.fill(" ".join(_summary(traces, ladders)), 120)]
+    parts += [textwrap.fill(" ".join(_summary(traces, ladders)), 120, break_on_hyphens=False)]
     if traces:
         parts.append(HEAD)
     for kind, found in traces.items():
@@ -85,7 +85,9 @@ Budgets are multiples of the median time of the most accurate path on the idle m
 predictor uses the most accurate path that is in time for 99.5% of requests, or refuses. With `allow_late`, it uses the
 path that is most likely to be correct and in time. *Measured times* means that the paths are chosen by these rules
 after the fact, from times of the paths alone. The best fixed path is chosen in hindsight. The *oracle of times* knows
-how long each path will take; the other oracle also knows the answers.
+how long each path will take; the other oracle also knows the answers. These policies have two advantages over the
+predictors. Their times are those of paths that run many times in succession, with their weights in the processor's
+cache, and they do not include the choice of the path.
 """
 
 

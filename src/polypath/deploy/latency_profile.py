@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import random
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from polypath.profiling.cores import cores, processor
 from polypath.storage.decode import read
 from polypath.storage.files import write_json
 
-FORMAT = 2  # times of format 1 may come from a busy machine
+FORMAT = 3  # times of format 1 may come from a busy machine; those of format 2 were measured in a fixed order
 WARMUP = 3
 LEAST, MOST = 30, 1000  # the fewest and the most measurements of a path
 SECONDS = 1.0  # measuring time of a path, unless LEAST measurements take longer
@@ -50,15 +51,19 @@ def bucket(batch: int) -> int:
 
 
 def measure(tasks: Mapping[str, Callable[[], Any]], seconds: float | None = None) -> dict[str, list[float]]:
-    """Return the milliseconds of each task, measured for ``seconds`` each (default ``SECONDS``). Tasks alternate, so
-    that drift affects all of them equally."""
+    """Return the milliseconds of each task, measured for ``seconds`` each (default ``SECONDS``).
+
+    Tasks alternate, so that drift affects all of them equally. The order is random: a small path takes half as long
+    again if the largest one always runs before it and fills the processor's cache.
+    """
     seconds = SECONDS if seconds is None else seconds
     for task in tasks.values():
         for _ in range(WARMUP):
             task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
-    spent = dict.fromkeys(tasks, 0.0)
+    spent, draw = dict.fromkeys(tasks, 0.0), random.Random(0)
     while todo := [n for n in tasks if len(times[n]) < LEAST or (spent[n] < seconds and len(times[n]) < MOST)]:
+        draw.shuffle(todo)
         for name in todo:
             start = time.perf_counter()
             tasks[name]()

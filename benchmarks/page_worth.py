@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.deadline import FIXED, LATE, LIVE
 from benchmarks.page import Results, load
+from polypath.core.checks import listed
 from polypath.worth.result import LadderResult, load_ladder
 
 LADDERS = Path(__file__).parent.parent / "docs" / "results" / "ladders"
@@ -58,12 +59,11 @@ def _summary(traces: Mapping[str, Results], ladders: Mapping[str, LadderResult])
                 "With `allow_late`, the predictor uses the path that is most likely to be correct and in time, and "
                 f"gives {late['value']:.1%}."
             )
-    for name, result in ladders.items():
-        tax = result.tax["epochs"]
-        more = "higher" if tax.tax >= 0 else "lower"
+    taxes = [f"{result.tax['epochs'].tax:+.1f} points in a {_family(name)}" for name, result in ladders.items()]
+    if taxes:
         yield (
-            f"In a {_family(name)} that trains with drop-path, the error of a path is {abs(tax.tax):.1f} points {more} "
-            "on average than that of the same path trained alone."
+            "In networks that train with drop-path or stochastic depth, the error of a path minus that of the same "
+            f"path trained alone is on average {listed(taxes)}."
         )
     if not traces and not ladders:
         yield "Nothing has been measured yet."
@@ -171,6 +171,11 @@ def _missing(
     if not traces:
         lines.append("Answers correct and in time: `python -m benchmarks deadline`.")
     lines += [f"The tax of `{name}`: `polypath ladder {name}`." for name in RECIPES if name not in ladders]
+    lines += [
+        f"More than {len(result.seeds)} seed{'s' * (len(result.seeds) > 1)} of `{name}`; three are planned."
+        for name, result in ladders.items()
+        if len(result.seeds) < 3
+    ]
     kinds_of_twins = {kind for result in ladders.values() for kind in result.kinds}
     if ladders and kinds_of_twins == {"epochs"}:
         lines.append("Paths trained alone for equal PFLOP in total, or taught by the whole network: `polypath ladder`.")

@@ -26,7 +26,7 @@ BENCHMARKS = (
 MORE = (  # these run only if named
     "compiled", "anytime", "bf16", "bundle_latency", "dynamic_steps", "exports", "streaming", "serve_load",
     "serve_hostile", "training_bf16", "first_answer", "gunn_speed", "attacks", "hostile_files", "deadline", "reuse",
-    "refusals", "quick", "small_devices", "turns",
+    "refusals", "quick", "small_devices", "turns", "int8_front",
 )  # fmt: skip
 WITH_OPTIONS = ("ablate", "outside", "own_pictures", "efficientnet_lite0")  # these run only if named, one at a time
 

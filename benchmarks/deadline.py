@@ -29,12 +29,13 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import polypath as pp
-from benchmarks.harness import show
+from benchmarks.harness import in_random_order, show
 from benchmarks.trained import cifar10
 from polypath.analysis import deadline
 from polypath.deploy.budget import BudgetError
@@ -44,7 +45,7 @@ from polypath.profiling.cores import cores
 from polypath.training.recipe import replace
 from polypath.training.recipes import get_recipe
 from polypath.worth.protocol import read_trace
-from polypath.worth.replay import neighbour, replay, timed, without_collection
+from polypath.worth.replay import neighbour, replay, without_collection
 
 REQUESTS = int(os.environ.get("POLYPATH_BENCH_REQUESTS", "2000"))
 PROFILE_RUNS = 200
@@ -97,11 +98,7 @@ def measure(bundle: Bundle, apart: list[Bundle], pixels: np.ndarray, labels: np.
     right = np.stack([right_answers(p, name, pixels, labels) for p, name in paths], 1)
     errors = 100.0 * (1.0 - right.mean(0))
     tasks = [_task(p, name) for p, name in paths]
-    profile, draw = np.empty((3 + PROFILE_RUNS, len(tasks))), np.random.default_rng(0)
-    for row in profile:
-        for i in draw.permutation(len(tasks)):
-            row[i] = timed(tasks[i], pixels[:1])
-    profile = profile[3:]
+    profile = in_random_order([partial(task, pixels[:1]) for task in tasks], PROFILE_RUNS)
     unit = float(np.median(profile[:, int(errors[:own].argmin())]))
     second = pp.AnytimePredictor(bundle, predictor.runtime.name)  # with times of its own, which answers change
     for one in (predictor, second):

@@ -8,12 +8,14 @@ The reason is that runtimes leave threads spinning for a while, which would slow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -86,6 +88,18 @@ def by_turns(tasks: Mapping[str, Callable[[], Any]], seconds: float = 10.0, most
         name: {"median_s": median(row), "min_s": min(row), "max_s": max(row), "turns": turns}
         for name, row in rows.items()
     }
+
+
+def in_random_order(tasks: Sequence[Callable[[], Any]], turns: int, warm_ups: int = 3) -> np.ndarray:
+    """Run all tasks in each turn, in random order, so that no task always follows the same other task. Return
+    milliseconds ``(turns, tasks)``, without those of the warm-ups."""
+    times, draw = np.empty((warm_ups + turns, len(tasks))), np.random.default_rng(0)
+    for row in times:
+        for i in draw.permutation(len(tasks)):
+            start = time.perf_counter()
+            tasks[i]()
+            row[i] = 1e3 * (time.perf_counter() - start)
+    return times[warm_ups:]
 
 
 def _repeat(task: Callable[[], Any], times: int) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 import polypath as pp
 from benchmarks.deadline import right_answers
-from benchmarks.harness import show
+from benchmarks.harness import in_random_order, show
 from benchmarks.trained import PLACE, cifar10
 from polypath.analysis import deadline
 from polypath.cli import main
@@ -36,11 +36,9 @@ from polypath.deploy.manifest import BundlePath
 from polypath.profiling.instructions import instructions
 from polypath.training.recipe import replace
 from polypath.training.recipes import get_recipe
-from polypath.worth.replay import timed
 
 RUNTIMES = ("openvino", "onnxruntime")
 TURNS = {1: 300, 64: 30}  # batch size, number of measurements of each path
-WARM_UPS = 3
 
 
 def run() -> dict:
@@ -85,12 +83,7 @@ def measured(bundles: list[Bundle], runtime: str, pixels: np.ndarray, labels: np
     batches = {}
     for batch, turns in TURNS.items():
         x = predictors[0].prepared(pixels[:batch])
-        tasks = [partial(one.run_path, path.name) for one, path in paths]
-        times, draw = np.empty((WARM_UPS + turns, len(tasks))), np.random.default_rng(0)
-        for row in times:
-            for i in draw.permutation(len(tasks)):
-                row[i] = timed(tasks[i], x)
-        batches[batch] = times[WARM_UPS:]
+        batches[batch] = in_random_order([partial(one.run_path, path.name, x) for one, path in paths], turns)
     rows = [
         {"path": path.name, "precision": path.precision, "error": float(error), "bytes": _bytes(one.bundle, path)}
         | {f"batch_{batch}_ms": float(np.median(times[:, i])) for batch, times in batches.items()}

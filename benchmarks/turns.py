@@ -7,15 +7,13 @@ their session's next run. With several sessions, these threads occupy the cores 
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import show
+from benchmarks.harness import in_random_order, show
 from polypath.core.extras import installed
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.runtimes import open_runtime
@@ -46,26 +44,14 @@ def run() -> dict:
 
 def measured(runtime: str, tasks: dict[str, Callable[[], Any]]) -> list[dict]:
     """Return a row for each path: median milliseconds in succession, and median and 99th percentile in turn."""
-    same = {name: [_ms(task) for _ in range(WARM_UPS + RUNS)][WARM_UPS:] for name, task in tasks.items()}
-    turns: dict[str, list[float]] = {name: [] for name in tasks}
-    order, draw = list(tasks), random.Random(0)
-    for _ in range(RUNS):
-        draw.shuffle(order)
-        for name in order:
-            turns[name].append(_ms(tasks[name]))
+    turns = in_random_order(list(tasks.values()), RUNS, WARM_UPS)
     return [
         {
             "runtime": runtime,
             "path": name,
-            "same_ms": float(np.median(same[name])),
-            "turns_ms": float(np.median(turns[name])),
-            "turns_p99_ms": float(np.quantile(turns[name], 0.99)),
+            "same_ms": float(np.median(in_random_order([task], RUNS, WARM_UPS))),
+            "turns_ms": float(np.median(turns[:, i])),
+            "turns_p99_ms": float(np.quantile(turns[:, i], 0.99)),
         }
-        for name in tasks
+        for i, (name, task) in enumerate(tasks.items())
     ]
-
-
-def _ms(task: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    task()
-    return 1e3 * (time.perf_counter() - start)

@@ -101,8 +101,8 @@ class AnytimePredictor:
         self.limits, self.precision = limits, "f32" if plain and precision != "bf16" else precision
         self._of_runtime = "bf16" if precision == "bf16" else "f32"
         self._temperature = {path.name: path.temperature for path in self.bundle.paths}
-        self._ranked = [path.name for path in rank(self.bundle.paths)]
         self._accuracies = {path.name: 1.0 - (path.error or 0.0) / 100.0 for path in rank(self.bundle.paths)}
+        self._ranked = list(self._accuracies)
         self._stored, self._seconds = profile == "stored", None if isinstance(profile, str) else float(profile)
         self._lock = threading.RLock()
         self._latencies: dict[int, Latencies] = {}

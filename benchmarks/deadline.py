@@ -36,14 +36,12 @@ import numpy as np
 
 import polypath as pp
 from benchmarks.harness import in_random_order, show
-from benchmarks.trained import cifar10
+from benchmarks.trained import cifar10_test
 from polypath.analysis import deadline
 from polypath.deploy.budget import BudgetError
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.latency import Latencies
 from polypath.profiling.cores import cores
-from polypath.training.recipe import replace
-from polypath.training.recipes import get_recipe
 from polypath.worth.protocol import read_trace
 from polypath.worth.replay import neighbour, replay, without_collection
 
@@ -55,13 +53,7 @@ LIVE, LATE, FIXED = "AnytimePredictor", "AnytimePredictor, allow_late", "the bes
 
 
 def run() -> dict:
-    from polypath.data.sources import load_images
-    from polypath.data.split import Split
-
-    recipe = get_recipe("fractalnet-cifar10-bundle")
-    test = load_images(replace(recipe, {"data.source": cifar10()}).data).test
-    assert isinstance(test, Split)
-    images = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
+    images = cifar10_test()
     beside = [Bundle.open(place) for place in os.environ.get("POLYPATH_BENCH_BESIDE", "").split(os.pathsep) if place]
     found = {"shipped": measure(Bundle.open(), beside, *images, read_trace(REQUESTS))}
     if place := os.environ.get("POLYPATH_BENCH_LADDER"):

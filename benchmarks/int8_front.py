@@ -25,17 +25,13 @@ import numpy as np
 import polypath as pp
 from benchmarks.deadline import right_answers
 from benchmarks.harness import in_random_order, show
-from benchmarks.trained import PLACE, cifar10
+from benchmarks.trained import PLACE, cifar10_test
 from polypath.analysis import deadline
 from polypath.cli import main
 from polypath.core.extras import installed
-from polypath.data.sources import load_images
-from polypath.data.split import Split
 from polypath.deploy.bundle import Bundle
 from polypath.deploy.manifest import BundlePath
 from polypath.profiling.instructions import instructions
-from polypath.training.recipe import replace
-from polypath.training.recipes import get_recipe
 
 RUNTIMES = ("openvino", "onnxruntime")
 TURNS = {1: 300, 64: 30}  # batch size, number of measurements of each path
@@ -45,9 +41,7 @@ def run() -> dict:
     runs = [Path(place) for place in os.environ.get("POLYPATH_BENCH_RUNS", "").split(os.pathsep) if place]
     if not runs:
         raise ValueError("POLYPATH_BENCH_RUNS is empty: give folders of finished runs")
-    test = load_images(replace(get_recipe("fractalnet-cifar10-bundle"), {"data.source": cifar10()}).data).test
-    assert isinstance(test, Split)
-    images = test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
+    images = cifar10_test()
     networks = []
     for place in runs:
         found = ["found"] if (place / "search.json").is_file() else []

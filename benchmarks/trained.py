@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
+from polypath.data.sources import load_images
+from polypath.data.split import Split
 from polypath.training.loop import train
 from polypath.training.recipe import Recipe, replace
 from polypath.training.recipes import get_recipe
@@ -19,6 +23,13 @@ PLACE = Path(os.environ.get("POLYPATH_BENCH") or "runs/bench")
 
 def cifar10() -> str:
     return os.environ.get("POLYPATH_CIFAR10") or "cifar10"
+
+
+def cifar10_test() -> tuple[np.ndarray, np.ndarray]:
+    """Load the test images ``(N, H, W, C)`` uint8 and their labels ``(N,)``."""
+    test = load_images(replace(get_recipe("fractalnet-cifar10-bundle"), {"data.source": cifar10()}).data).test
+    assert isinstance(test, Split)
+    return test.images.permute(0, 2, 3, 1).numpy(), test.labels.numpy()
 
 
 def briefly(
